@@ -1,0 +1,113 @@
+"""Reading YAML into validated dataclasses, with errors that name the file, the key and the valid choices."""
+
+from __future__ import annotations
+
+import dataclasses
+import typing
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import TypeAdapter, ValidationError
+
+from llmagent_ros.errors import ConfigError, UnknownNameError
+
+T = TypeVar("T")
+
+SHARE_VARIABLE = "LLMAGENT_SHARE"
+
+
+def share_dir() -> Path:
+    """The folder that holds launch/, config/ and sim/: the checkout, or the installed share folder.
+
+    Raises:
+        ConfigError: neither is there.
+    """
+    checkout = Path(__file__).resolve().parent.parent
+    if (checkout / "config" / "robots").is_dir():
+        return checkout
+    try:
+        from ament_index_python.packages import PackageNotFoundError, get_package_share_directory
+    except ImportError as error:
+        raise ConfigError(f"no config folder beside {checkout} and no ament index to look it up") from error
+    try:
+        return Path(get_package_share_directory("llmagent_ros"))
+    except PackageNotFoundError as error:
+        raise ConfigError("package llmagent_ros is not in the ament index: source the workspace") from error
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The mapping in a YAML file.
+
+    Raises:
+        ConfigError: the file cannot be read, is not YAML, or is not a mapping.
+    """
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path}: expected a mapping at the top, found {type(content).__name__}")
+    return content
+
+
+def build(kind: type[T], values: Mapping[str, Any], origin: str) -> T:
+    """A validated `kind` (a pydantic dataclass) from plain values.
+
+    Args:
+        origin: where the values come from; begins every message.
+
+    Raises:
+        ConfigError: a value is wrong or missing, or a key is unknown (the valid keys are listed).
+    """
+    try:
+        return TypeAdapter(kind).validate_python(dict(values))
+    except ValidationError as error:
+        raise ConfigError(f"{origin}: {_first_problem(kind, error)}") from error
+
+
+def load(kind: type[T], path: Path) -> T:
+    """`build` from a YAML file."""
+    return build(kind, read_yaml(path), str(path))
+
+
+def named_file(kind: str, name: str, folder: Path) -> Path:
+    """The YAML file of a shipped name ("sim_diffdrive") or of a path to one's own file.
+
+    Raises:
+        UnknownNameError: neither a shipped name nor an existing file.
+    """
+    own = Path(name).expanduser()
+    if own.suffix in {".yaml", ".yml"} and own.is_file():
+        return own
+    shipped = {path.stem: path for path in folder.glob("*.yaml")}
+    if name not in shipped:
+        raise UnknownNameError(kind, name, shipped)
+    return shipped[name]
+
+
+def _first_problem(kind: type[Any], error: ValidationError) -> str:
+    problem = error.errors(include_url=False)[0]
+    where = ".".join(str(part) for part in problem["loc"]) or "(top)"
+    if problem["type"] in {"unexpected_keyword_argument", "extra_forbidden"}:
+        parent = _follow(kind, problem["loc"][:-1])
+        valid = ", ".join(sorted(f.name for f in dataclasses.fields(parent))) if parent else "see the docs"
+        return f"unknown key {where!r}; valid: {valid}"
+    return f"{where}: {problem['msg']} (got {problem['input']!r})"
+
+
+def _follow(kind: Any, location: tuple[int | str, ...]) -> Any:
+    """The dataclass that the keys in `location` lead to, or None."""
+    for part in location:
+        if dataclasses.is_dataclass(kind):
+            kind = typing.get_type_hints(kind).get(str(part))
+        else:  # dict[str, X] or tuple[X, ...]: the member type
+            members = [arg for arg in typing.get_args(kind) if dataclasses.is_dataclass(arg)]
+            kind = members[-1] if members else None
+    if not dataclasses.is_dataclass(kind):
+        members = [arg for arg in typing.get_args(kind) if dataclasses.is_dataclass(arg)]
+        kind = members[0] if members else None
+    return kind

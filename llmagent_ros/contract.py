@@ -1,0 +1,204 @@
+"""The robot contract: which topics become which parts of the scene, which action phrases exist, what each becomes.
+
+One YAML file for one robot (config/robots/*.yaml); docs/contract.md describes it key by key.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import ConfigDict, Field, model_validator
+from pydantic.dataclasses import dataclass
+
+from llmagent_ros import config
+from llmagent_ros.errors import UnknownNameError
+from llmagent_ros.types import Velocity
+
+_STRICT = ConfigDict(extra="forbid")
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+Phrase = Annotated[str, Field(pattern=r"^[a-z][a-z ]*[a-z]$", max_length=40)]
+
+SCENE_PARTS = ("task", "objects", "scan", "motion", "history")
+
+
+@dataclass(config=_STRICT, frozen=True)
+class ScanSensor:
+    """The laser scanner. timeout: s after which its last reading is stale."""
+
+    topic: str = "scan"
+    timeout: Positive = 0.6
+
+
+@dataclass(config=_STRICT, frozen=True)
+class OdometrySensor:
+    """Wheel odometry. timeout: s."""
+
+    topic: str = "odom"
+    timeout: Positive = 0.6
+
+
+@dataclass(config=_STRICT, frozen=True)
+class CameraSensor:
+    """A forward camera. timeout: s. x: its distance ahead of the base centre, m. yaw: of its axis, degrees."""
+
+    topic: str = "camera/image_raw"
+    info_topic: str = "camera/camera_info"
+    timeout: Positive = 0.6
+    x: Finite = 0.0
+    yaw: Finite = 0.0
+
+
+@dataclass(config=_STRICT, frozen=True)
+class Sensors:
+    """The sensors that the robot has; a robot without a camera says `camera: null`."""
+
+    scan: ScanSensor = Field(default_factory=ScanSensor)
+    odom: OdometrySensor = Field(default_factory=OdometrySensor)
+    camera: CameraSensor | None = Field(default_factory=CameraSensor)
+
+
+@dataclass(config=_STRICT, frozen=True)
+class ObjectAppearance:
+    """How an object that has a name looks.
+
+    Attributes:
+        hue: from and to, degrees 0..360; from > to wraps through 0.
+        min_saturation, min_value: 0..1, below which a pixel has no colour.
+        height, radius: of the object, m: height gives the distance from its size in the image where the
+            scanner does not see it.
+    """
+
+    hue: tuple[Finite, Finite]
+    min_saturation: NotNegative = 0.5
+    min_value: NotNegative = 0.2
+    height: Positive = 0.5
+    radius: Positive = 0.15
+
+
+@dataclass(config=_STRICT, frozen=True)
+class SceneFormat:
+    """What the text says and how it is rounded.
+
+    Attributes:
+        parts: in this order, from `SCENE_PARTS`.
+        sectors: name to (from, to) bearing in degrees, counter-clockwise; from > to wraps through 180.
+        max_clearance: m; beyond it a sector or object reads as this distance.
+        bearing_step: degrees, bearings are rounded to it.
+        history: how many of the last actions are said.
+        max_objects: how many objects are said; those that the task names come first, then the nearest.
+        memory: s for which an object out of view is remembered by odometry.
+    """
+
+    sectors: dict[str, tuple[Finite, Finite]]
+    parts: tuple[Literal["task", "objects", "scan", "motion", "history"], ...] = SCENE_PARTS
+    max_clearance: Positive = 5.0
+    bearing_step: Positive = 10.0
+    history: Annotated[int, Field(ge=0, le=16)] = 3
+    max_objects: Annotated[int, Field(ge=0, le=16)] = 2
+    memory: NotNegative = 30.0
+
+
+@dataclass(config=_STRICT, frozen=True)
+class ActionCommand:
+    """The velocity an action phrase becomes: linear m/s, angular rad/s, held for one control period."""
+
+    linear: Finite = 0.0
+    angular: Finite = 0.0
+
+
+@dataclass(config=_STRICT, frozen=True)
+class Limits:
+    """What the guard lets through: m/s, rad/s, m/s^2, rad/s^2."""
+
+    linear: Positive
+    angular: Positive
+    linear_acceleration: Positive
+    angular_acceleration: Positive
+
+
+@dataclass(config=_STRICT, frozen=True)
+class Frames:
+    """REP-105 frame names."""
+
+    base: str = "base_link"
+    odom: str = "odom"
+    scan: str = "base_scan"
+    camera: str = "camera_link"
+
+
+@dataclass(config=_STRICT, frozen=True)
+class RobotContract:
+    """One robot. See the module and docs/contract.md.
+
+    Attributes:
+        footprint_radius: m. control_period: s between two decisions.
+    """
+
+    robot: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
+    footprint_radius: Positive
+    control_period: Positive
+    scene: SceneFormat
+    actions: dict[Phrase, ActionCommand]
+    limits: Limits
+    description: str = ""
+    frames: Frames = Field(default_factory=Frames)
+    sensors: Sensors = Field(default_factory=Sensors)
+    objects: dict[str, ObjectAppearance] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> RobotContract:
+        if len(self.actions) < 2:
+            raise ValueError("actions: at least two phrases are needed to choose from")
+        for phrase, command in self.actions.items():
+            if abs(command.linear) > self.limits.linear or abs(command.angular) > self.limits.angular:
+                raise ValueError(f"actions.{phrase}: beyond limits.linear or limits.angular")
+        if self.objects and self.sensors.camera is None:
+            raise ValueError("objects: need sensors.camera")
+        return self
+
+    @property
+    def phrases(self) -> tuple[str, ...]:
+        """The closed vocabulary, in file order."""
+        return tuple(self.actions)
+
+    def command(self, phrase: str) -> Velocity:
+        """The velocity of an action phrase.
+
+        Raises:
+            UnknownNameError: the phrase is not in the vocabulary.
+        """
+        if phrase not in self.actions:
+            raise UnknownNameError("action phrase", phrase, self.actions)
+        action = self.actions[phrase]
+        return Velocity(action.linear, action.angular)
+
+
+def in_sector(bearing_deg: float, sector: tuple[float, float]) -> bool:
+    """Whether a bearing lies in [from, to) counter-clockwise, all in degrees."""
+    start, end = sector
+    width = (end - start) % 360.0 or 360.0
+    return (bearing_deg - start) % 360.0 < width
+
+
+def wrap_angle(angle: float) -> float:
+    """An angle in (-pi, pi], rad."""
+    return -((-angle + math.pi) % (2.0 * math.pi) - math.pi)
+
+
+def load_contract(name: str) -> RobotContract:
+    """The contract of a shipped robot ("sim_diffdrive") or of a path to a YAML file.
+
+    Raises:
+        ConfigError: unknown, unreadable or invalid.
+    """
+    folder = config.share_dir() / "config" / "robots"
+    return config.load(RobotContract, config.named_file("robot contract", name, folder))
+
+
+def contract_path(name: str) -> Path:
+    """The file that `load_contract` reads."""
+    return config.named_file("robot contract", name, config.share_dir() / "config" / "robots")

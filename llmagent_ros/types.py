@@ -1,0 +1,187 @@
+"""Value types that pass between the parts. SI units, REP-103 axes (x forward, y left, z up), radians.
+
+Nothing here imports ROS, torch or another part of the package.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+FloatArray = NDArray[np.float32]
+
+
+class Source(str, enum.Enum):
+    """Who chose an action."""
+
+    POLICY = "policy"
+    HUMAN = "human"
+    SCRIPT = "script"
+
+
+@dataclass(frozen=True)
+class LaserScan:
+    """One planar scan.
+
+    Attributes:
+        stamp: acquisition time, s.
+        angle_min: bearing of the first ray in the sensor frame, rad, counter-clockwise positive.
+        angle_increment: rad between rays.
+        ranges: m, shape (rays,); NaN and values outside [range_min, range_max] are no measurement,
+            +inf is "nothing within range_max".
+        range_min, range_max: m.
+    """
+
+    stamp: float
+    angle_min: float
+    angle_increment: float
+    ranges: FloatArray
+    range_min: float
+    range_max: float
+
+
+@dataclass(frozen=True)
+class Odometry:
+    """Pose of the base in the odom frame and its velocity in the base frame.
+
+    Attributes:
+        stamp: acquisition time, s.
+        x, y: m. yaw: rad.
+        linear: forward speed, m/s. angular: yaw rate, rad/s.
+    """
+
+    stamp: float
+    x: float
+    y: float
+    yaw: float
+    linear: float
+    angular: float
+
+
+@dataclass(frozen=True)
+class CameraImage:
+    """One colour image with the pinhole intrinsics that belong to it.
+
+    Attributes:
+        stamp: acquisition time, s.
+        rgb: uint8, shape (height, width, 3).
+        fx, fy, cx, cy: focal lengths and principal point, pixels.
+    """
+
+    stamp: float
+    rgb: NDArray[np.uint8]
+    fx: float
+    fy: float
+    cx: float
+    cy: float
+
+
+@dataclass(frozen=True)
+class SeenObject:
+    """A named object relative to the base.
+
+    Attributes:
+        name: the contract's name, e.g. "red ball".
+        bearing: rad, left positive. distance: m from the base centre to the object's surface.
+        age: s since a camera last saw it; 0 when in view now.
+    """
+
+    name: str
+    bearing: float
+    distance: float
+    age: float = 0.0
+
+
+@dataclass(frozen=True)
+class Scene:
+    """One time-stamped text of what the robot perceives now, with its task.
+
+    Attributes:
+        stamp: acquisition time of the newest sensor in it, s.
+        text: what the model reads.
+        task: the instruction.
+        unknown: scene parts that are said to be unknown (stale, missing, not finite).
+    """
+
+    stamp: float
+    text: str
+    task: str
+    unknown: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Decision:
+    """One choice of the policy with everything needed to explain it.
+
+    Attributes:
+        action: the chosen phrase. log_probability: of it under the acting distribution.
+        candidates: every phrase, in the order of the next two. probabilities: shape (phrases,), sums to 1.
+        values: critic's action values, shape (phrases,), zeros without a critic.
+        adapter: name of the adapter version that acted.
+    """
+
+    action: str
+    log_probability: float
+    candidates: tuple[str, ...]
+    probabilities: FloatArray
+    values: FloatArray
+    adapter: str
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What the world answered to one control period.
+
+    Attributes:
+        reward: of that period. terminated: the task ended there (reached, collided).
+        truncated: cut off by a time limit or a person; the future still had value.
+        success: only meaningful when the episode ended. reason: one word, e.g. "reached".
+    """
+
+    reward: float
+    terminated: bool = False
+    truncated: bool = False
+    success: bool = False
+    reason: str = ""
+
+    @property
+    def ended(self) -> bool:
+        return self.terminated or self.truncated
+
+
+@dataclass(frozen=True)
+class Transition:
+    """One step as the replay keeps it; (run, episode, step) identifies it.
+
+    Attributes:
+        run: identifier of the run that made it. task: instruction.
+        scene, next_scene: texts. action: phrase. log_probability: under the acting policy.
+        terminated, truncated: never merged; only `terminated` stops bootstrapping.
+    """
+
+    run: str
+    episode: int
+    step: int
+    task: str
+    scene: str
+    action: str
+    reward: float
+    next_scene: str
+    terminated: bool
+    truncated: bool
+    source: Source = Source.POLICY
+    log_probability: float = 0.0
+    stamp: float = 0.0
+    extra: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Velocity:
+    """A planar velocity command in the base frame: linear m/s along x, angular rad/s about z."""
+
+    linear: float = 0.0
+    angular: float = 0.0
