@@ -1,1 +1,1 @@
-"""TODO"""
+"""From sensor readings to scene text."""

@@ -1,0 +1,131 @@
+"""The scene builder: keeps the newest readings and says them in words."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Callable
+
+import numpy as np
+
+from llmagent_ros.contract import RobotContract
+from llmagent_ros.perception import text as say
+from llmagent_ros.perception.objects import ObjectFinder
+from llmagent_ros.perception.scan import is_blind, sector_clearances
+from llmagent_ros.types import CameraImage, LaserScan, Odometry, Scene
+
+CLOCK_TOLERANCE = 0.1  # s by which a reading may be ahead of now before it counts as wrong
+JUMP = 1.0  # m in one control period that no robot drives: the odometry was reset, memory is void
+
+
+class Perception:
+    """Builds scenes from sensor readings alone, as the robot contract says.
+
+    Feed readings as they come, then ask for the scene at a time. Not thread-safe.
+    """
+
+    def __init__(self, contract: RobotContract) -> None:
+        self._contract = contract
+        self._scan: LaserScan | None = None
+        self._odometry: Odometry | None = None
+        self._image: CameraImage | None = None
+        self._finder = ObjectFinder(contract.objects, contract.sensors.camera, contract.scene.memory)
+        self._image_seen = -math.inf
+        self._actions: deque[str] = deque(maxlen=max(contract.scene.history, 1))
+        self._task = ""
+        self._parts: dict[str, Callable[[float], str]] = {
+            "task": lambda now: say.say_task(self._task),
+            "objects": self._say_objects,
+            "scan": self._say_scan,
+            "motion": self._say_motion,
+            "history": lambda now: say.say_history(list(self._actions)[-contract.scene.history :]),
+        }
+
+    def start_episode(self, instruction: str) -> None:
+        """A new task: what was done and remembered before does not count."""
+        self._task = say.clean_instruction(instruction)
+        self._actions.clear()
+        self._finder.forget()
+        self._image_seen = -math.inf
+
+    def on_scan(self, scan: LaserScan) -> None:
+        self._scan = scan
+
+    def on_odometry(self, odometry: Odometry) -> None:
+        """A reading with a value that is not finite counts as missing."""
+        values = (odometry.x, odometry.y, odometry.yaw, odometry.linear, odometry.angular)
+        if not all(map(math.isfinite, values)):
+            self._odometry = None
+            return
+        last, self._odometry = self._odometry, odometry
+        if last is not None and math.hypot(odometry.x - last.x, odometry.y - last.y) > JUMP:
+            self._finder.forget()
+
+    def on_image(self, image: CameraImage) -> None:
+        usable = image.rgb.ndim == 3 and image.rgb.size > 0 and all(map(math.isfinite, (image.fx, image.fy)))
+        self._image = image if usable and image.fx > 0 and image.fy > 0 else None
+
+    def note_action(self, phrase: str) -> None:
+        """The action that was just decided."""
+        self._actions.append(phrase)
+
+    def scene(self, now: float) -> Scene:
+        """The text of what is known at `now` (s); a part that is stale or missing reads as unknown."""
+        self._look(now)
+        said = [self._parts[part](now) for part in self._contract.scene.parts]
+        unknown = tuple(
+            part
+            for part, words in zip(self._contract.scene.parts, said, strict=True)
+            if part != "task" and f" {say.UNKNOWN}" in words
+        )
+        stamps = [r.stamp for r in (self._scan, self._odometry, self._image) if r is not None and r.stamp <= now]
+        return Scene(max(stamps, default=now), " ".join(said), self._task, unknown)
+
+    def _look(self, now: float) -> None:
+        """Lets the object finder see each image once, with the odometry that belongs to it."""
+        image, odometry = self._fresh_image(now), self._fresh_odometry(now)
+        if image is None or odometry is None or image.stamp <= self._image_seen:
+            return
+        self._finder.see(image, self._fresh_scan(now), odometry)
+        self._image_seen = image.stamp
+
+    def _say_objects(self, now: float) -> str:
+        odometry, form = self._fresh_odometry(now), self._contract.scene
+        known = odometry is not None and (self._fresh_image(now) is not None)
+        return say.say_objects(
+            self._finder.objects(odometry, now) if known and odometry is not None else None,
+            task=self._task,
+            names=tuple(self._contract.objects),
+            bearing_step=form.bearing_step,
+            limit=form.max_clearance,
+            most=form.max_objects,
+        )
+
+    def _say_scan(self, now: float) -> str:
+        scan, form = self._fresh_scan(now), self._contract.scene
+        if scan is None or len(scan.ranges) == 0 or is_blind(scan):
+            return say.say_scan(None)
+        radius = self._contract.footprint_radius
+        return say.say_scan(sector_clearances(scan, form.sectors, radius, form.max_clearance))
+
+    def _say_motion(self, now: float) -> str:
+        odometry = self._fresh_odometry(now)
+        return say.say_motion(None, None) if odometry is None else say.say_motion(odometry.linear, odometry.angular)
+
+    def _fresh_scan(self, now: float) -> LaserScan | None:
+        sensor = self._contract.sensors.scan
+        return self._scan if self._scan is not None and _fresh(self._scan.stamp, now, sensor.timeout) else None
+
+    def _fresh_odometry(self, now: float) -> Odometry | None:
+        sensor = self._contract.sensors.odom
+        fresh = self._odometry is not None and _fresh(self._odometry.stamp, now, sensor.timeout)
+        return self._odometry if fresh else None
+
+    def _fresh_image(self, now: float) -> CameraImage | None:
+        sensor = self._contract.sensors.camera
+        fresh = sensor is not None and self._image is not None and _fresh(self._image.stamp, now, sensor.timeout)
+        return self._image if fresh else None
+
+
+def _fresh(stamp: float, now: float, timeout: float) -> bool:
+    return bool(np.isfinite(stamp)) and -CLOCK_TOLERANCE <= now - stamp <= timeout

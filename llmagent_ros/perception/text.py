@@ -1,0 +1,82 @@
+"""How a scene reads: one short line per part, numbers rounded as the contract says."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+
+from llmagent_ros.types import SeenObject
+
+UNKNOWN = "unknown"
+MAX_INSTRUCTION = 200  # characters; a longer one is cut, so that it cannot push the sensors out of the context
+
+
+def clean_instruction(text: str) -> str:
+    """An instruction on one line without control characters, at most MAX_INSTRUCTION long."""
+    printable = "".join(char if char.isprintable() else " " for char in text)
+    return " ".join(printable.split())[:MAX_INSTRUCTION].rstrip(" .")
+
+
+def say_task(instruction: str) -> str:
+    return f"{instruction or 'no task'}."
+
+
+def say_bearing(bearing: float, step: float) -> str:
+    """"ahead", "left 40" or "right 110": a bearing in rad, rounded to `step` degrees."""
+    degrees = round(math.degrees(bearing) / step) * step
+    if abs(degrees) < step / 2:
+        return "ahead"
+    return f"{'left' if degrees > 0 else 'right'} {abs(degrees):.0f}"
+
+
+def say_distance(metres: float, limit: float) -> str:
+    return f"{min(max(metres, 0.0), limit):.1f}"
+
+
+def say_objects(
+    objects: Iterable[SeenObject] | None, *, task: str, names: Sequence[str], bearing_step: float, limit: float, most: int
+) -> str:
+    """The objects that the task names first, seen or not, then the nearest others, `most` in all.
+
+    Args:
+        objects: nearest first; None when the camera or the odometry is unknown.
+        names: every name that the contract knows.
+    """
+    wanted = [name for name in names if name in task]
+    if objects is None:
+        return " ".join(f"{name} {UNKNOWN}." for name in wanted) or f"objects {UNKNOWN}."
+    found = {item.name: item for item in objects}
+    order = wanted + [name for name in found if name not in wanted]
+    said = []
+    for name in order[:most]:
+        item = found.get(name)
+        if item is None:
+            said.append(f"{name} not seen.")
+            continue
+        where = f"{name} {say_bearing(item.bearing, bearing_step)} at {say_distance(item.distance, limit)}"
+        said.append(where + (" before." if item.age > 0 else "."))
+    return " ".join(said) if said else "no object."
+
+
+def say_scan(clearances: Mapping[str, float | None] | None) -> str:
+    if clearances is None:
+        return f"clear {UNKNOWN}."
+    parts = [f"{name} {UNKNOWN if metres is None else f'{metres:.1f}'}" for name, metres in clearances.items()]
+    return f"clear {' '.join(parts)}."
+
+
+def say_motion(linear: float | None, angular: float | None) -> str:
+    """Own motion: m/s forward and rad/s to the left."""
+    if linear is None or angular is None:
+        return f"moving {UNKNOWN}."
+    return f"moving {_signed(linear)} turning {_signed(angular)}."
+
+
+def say_history(actions: Sequence[str]) -> str:
+    """The last actions, newest last."""
+    return f"did {', '.join(actions)}." if actions else "did nothing."
+
+
+def _signed(value: float) -> str:
+    rounded = round(value, 1)
+    return f"{'-' if rounded < 0 else ''}{abs(rounded):.1f}"

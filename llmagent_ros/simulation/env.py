@@ -1,0 +1,101 @@
+"""The simulated robot as a Gymnasium environment, registered as "llmagent/Navigate-v0"."""
+
+from __future__ import annotations
+
+import string
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from numpy.typing import NDArray
+
+from llmagent_ros.contract import load_contract
+from llmagent_ros.simulation.physics import Readings, SensorConfig
+from llmagent_ros.simulation.simulator import Simulator
+from llmagent_ros.simulation.task import load_task
+
+ENV_ID = "llmagent/Navigate-v0"
+Observation = dict[str, Any]
+
+
+class NavigateEnv(gym.Env[Observation, np.int64]):
+    """Drive to the object that the instruction names.
+
+    Observation (raw sensors, as the ROS topics carry them):
+        scan: (rays,) float32 m from the scanner, range_max where nothing is in reach, first ray to the back, then
+            counter-clockwise. image: (height, width, 3) uint8. odometry: (5,) float32, x, y in m, yaw in rad,
+            linear in m/s, angular in rad/s. instruction: text.
+    Action: index into the robot contract's phrases, held for one control period.
+    Reward, end of episode: the task file (config/tasks). Truncated by the task's max_steps.
+    Info: `stamp` s, and once an episode ended `success` and `reason`.
+    """
+
+    metadata = {"render_modes": ["rgb_array", "human"], "render_fps": 2.5}
+
+    def __init__(
+        self, robot: str = "sim_diffdrive", task: str = "navigate", render_mode: str | None = None
+    ) -> None:
+        if render_mode not in (None, *self.metadata["render_modes"]):
+            raise ValueError(f"render_mode {render_mode!r}; valid: None, {self.metadata['render_modes']}")
+        self.render_mode = render_mode
+        self.contract = load_contract(robot)
+        sensors = SensorConfig()
+        self.simulator = Simulator(self.contract, load_task(task), sensors=sensors, gui=render_mode == "human")
+        self._readings: Readings | None = None
+        size = (sensors.image_height, sensors.image_width, 3)
+        characters = string.ascii_letters + string.digits + string.punctuation + " "
+        self.observation_space = gym.spaces.Dict(
+            {
+                "scan": gym.spaces.Box(0.0, sensors.range_max, (sensors.rays,), np.float32),
+                "image": gym.spaces.Box(0, 255, size, np.uint8),
+                "odometry": gym.spaces.Box(-np.inf, np.inf, (5,), np.float32),
+                "instruction": gym.spaces.Text(200, min_length=1, charset=characters),
+            }
+        )
+        self.action_space = gym.spaces.Discrete(len(self.contract.phrases))
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Observation, dict[str, Any]]:
+        """A new world; with a seed, the first of that seed's sequence."""
+        super().reset(seed=seed)
+        self._readings = self.simulator.reset(seed)
+        return self._observation(self._readings), {"stamp": self.simulator.time}
+
+    def step(self, action: np.int64) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
+        """Holds one action phrase for a control period."""
+        phrase = self.contract.phrases[int(action)]
+        self._readings, outcome = self.simulator.step(self.contract.command(phrase))
+        info: dict[str, Any] = {"stamp": self.simulator.time}
+        if outcome.ended:
+            info |= {"success": outcome.success, "reason": outcome.reason}
+        return self._observation(self._readings), outcome.reward, outcome.terminated, outcome.truncated, info
+
+    @property
+    def readings(self) -> Readings:
+        """The last readings as value types, for `Perception`."""
+        assert self._readings is not None, "reset first"
+        return self._readings
+
+    def render(self) -> NDArray[np.uint8] | None:  # type: ignore[override]
+        """The robot's camera image ("rgb_array"); the window draws itself ("human")."""
+        return self._readings.image.rgb if self.render_mode == "rgb_array" and self._readings else None
+
+    def close(self) -> None:
+        self.simulator.close()
+
+    def _observation(self, readings: Readings) -> Observation:
+        odometry = readings.odometry
+        values = (odometry.x, odometry.y, odometry.yaw, odometry.linear, odometry.angular)
+        return {
+            "scan": np.minimum(readings.scan.ranges, np.float32(readings.scan.range_max)),
+            "image": readings.image.rgb,
+            "odometry": np.array(values, np.float32),
+            "instruction": self.simulator.instruction,
+        }
+
+
+def register() -> None:
+    """Makes the environments known to `gymnasium.make`; a second call does nothing."""
+    if ENV_ID not in gym.registry:
+        gym.register(ENV_ID, entry_point="llmagent_ros.simulation.env:NavigateEnv")

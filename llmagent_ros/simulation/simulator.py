@@ -1,0 +1,91 @@
+"""Episodes: a world drawn from a seed, stepped one control period at a time, judged by its task."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from llmagent_ros.contract import RobotContract
+from llmagent_ros.simulation.physics import Physics, Readings, SensorConfig
+from llmagent_ros.simulation.task import TaskConfig, judge
+from llmagent_ros.simulation.world import World, draw_world, load_world
+from llmagent_ros.types import Outcome, Velocity
+
+
+class Simulator:
+    """One simulated robot with its task. Time is simulated, in s, and never goes back.
+
+    The world of episode n of a run is drawn from (seed, n) alone, so the same seed gives the same worlds whatever
+    happened before.
+    """
+
+    def __init__(
+        self,
+        contract: RobotContract,
+        task: TaskConfig,
+        *,
+        seed: int = 0,
+        sensors: SensorConfig | None = None,
+        gui: bool = False,
+    ) -> None:
+        self._contract = contract
+        self._physics = Physics(contract, sensors, gui=gui)
+        self._seed = seed
+        self._drawn = 0
+        self.set_task(task)
+        self.time = 0.0
+        self.steps = 0
+        self.world: World | None = None
+        self.instruction = ""
+        self._target = ""
+        self._gap: float | None = None
+
+    def set_task(self, task: TaskConfig) -> None:
+        """The task of the next episode."""
+        self._world_config = load_world(task.world)
+        self._task = task
+
+    @property
+    def task(self) -> TaskConfig:
+        return self._task
+
+    def reset(self, seed: int | None = None) -> Readings:
+        """Draws the next world, or the first of a new sequence when a seed is given; returns its first readings."""
+        if seed is not None:
+            self._seed, self._drawn = seed, 0
+        rng = np.random.default_rng([self._seed, self._drawn])
+        self._drawn += 1
+        self.world = draw_world(self._world_config, self._contract, rng)
+        wording = self._task.instructions[int(rng.integers(len(self._task.instructions)))]
+        self._physics.load(self._world_config, self.world)
+        self.follow(wording.format(object=self.world.target))
+        self.steps = 0
+        self.time += self._contract.control_period
+        return self._physics.read(self.time)
+
+    def follow(self, instruction: str) -> bool:
+        """Judges by this instruction from now on; False when this world holds nothing that it names."""
+        self.instruction = instruction
+        assert self.world is not None, "reset first"
+        self._target = next((b.name for b in self.world.objects if b.name in instruction), "")
+        self._gap = self._physics.gap(self._target)
+        return bool(self._target)
+
+    def step(self, command: Velocity) -> tuple[Readings, Outcome]:
+        """Advances one control period under a velocity command held throughout."""
+        collided = self._physics.drive(command, self._contract.control_period)
+        self.time += self._contract.control_period
+        self.steps += 1
+        previous, self._gap = self._gap, self._physics.gap(self._target)
+        outcome = judge(self._task, gap=self._gap, previous_gap=previous, collided=collided, steps=self.steps)
+        return self._physics.read(self.time), outcome
+
+    def gap(self) -> float | None:
+        """True distance to the target's surface, m; None without one."""
+        return self._gap
+
+    def pose(self) -> tuple[float, float, float]:
+        """True pose, for tests and teachers: m, m, rad."""
+        return self._physics.pose()
+
+    def close(self) -> None:
+        self._physics.close()

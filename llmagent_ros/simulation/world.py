@@ -1,0 +1,164 @@
+"""What a simulated world holds and how one is drawn at random."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from dataclasses import dataclass as plain_dataclass
+from typing import Annotated
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import ConfigDict, Field
+from pydantic.dataclasses import dataclass
+
+from llmagent_ros import config
+from llmagent_ros.contract import RobotContract
+from llmagent_ros.errors import ConfigError
+
+_STRICT = ConfigDict(extra="forbid")
+_GRID = 0.1  # m, resolution of the reachability check
+_ATTEMPTS = 200
+
+
+@dataclass(config=_STRICT, frozen=True)
+class ObstacleConfig:
+    """Round obstacles: how many (from, to), radius m (from, to), height m."""
+
+    count: tuple[int, int] = (6, 12)
+    radius: tuple[float, float] = (0.12, 0.3)
+    height: Annotated[float, Field(gt=0.3)] = 0.6
+
+
+@dataclass(config=_STRICT, frozen=True)
+class WorldConfig:
+    """A file of sim/worlds. Lengths in m; ranges are (from, to)."""
+
+    world: str
+    size: tuple[float, float] = (6.0, 6.0)
+    obstacles: ObstacleConfig = Field(default_factory=ObstacleConfig)
+    objects: tuple[int, int] = (2, 3)
+    gap: Annotated[float, Field(ge=0)] = 0.5
+    start_distance: tuple[float, float] = (1.5, 4.5)
+
+
+@plain_dataclass(frozen=True)
+class Body:
+    """A body that stands in the world: position of its centre and radius, m; name is empty for an obstacle."""
+
+    x: float
+    y: float
+    radius: float
+    name: str = ""
+
+
+@plain_dataclass(frozen=True)
+class World:
+    """One drawn world: start pose (m, m, rad), obstacles, objects, and the name of the object to reach."""
+
+    start: tuple[float, float, float]
+    obstacles: tuple[Body, ...]
+    objects: tuple[Body, ...]
+    target: str
+
+    def object(self, name: str) -> Body | None:
+        """The object of that name, or None when this world has none."""
+        return next((body for body in self.objects if body.name == name), None)
+
+
+def load_world(name: str) -> WorldConfig:
+    """A shipped world ("clutter") or a path to a YAML file."""
+    return config.load(WorldConfig, config.named_file("world", name, config.share_dir() / "sim" / "worlds"))
+
+
+def draw_world(world: WorldConfig, contract: RobotContract, rng: np.random.Generator) -> World:
+    """A random world in which the robot can reach its target.
+
+    Raises:
+        ConfigError: no such world was found; the configuration leaves too little room.
+    """
+    if not contract.objects:
+        raise ConfigError(f"robot contract {contract.robot}: objects: none, so there is no target to go to")
+    for _ in range(_ATTEMPTS):
+        drawn = _draw_once(world, contract, rng)
+        if drawn is not None and _reachable(world, drawn, contract.footprint_radius):
+            return drawn
+    raise ConfigError(f"world {world.world}: no solvable layout in {_ATTEMPTS} draws; fewer obstacles or more room")
+
+
+def _draw_once(world: WorldConfig, contract: RobotContract, rng: np.random.Generator) -> World | None:
+    names = list(contract.objects)
+    wanted = min(int(rng.integers(world.objects[0], world.objects[1] + 1)), len(names))
+    chosen = [names[i] for i in rng.permutation(len(names))[:wanted]]
+    placed: list[Body] = []
+    start = _place(world, placed, contract.footprint_radius, rng)
+    if start is None:
+        return None
+    placed.append(start)
+    objects: list[Body] = []
+    for name in chosen:
+        radius = contract.objects[name].radius
+        body = _place(world, placed, radius, rng, name=name)
+        if body is None:
+            return None
+        objects.append(body)
+        placed.append(body)
+    distance = math.hypot(objects[0].x - start.x, objects[0].y - start.y)
+    if not world.start_distance[0] <= distance <= world.start_distance[1]:
+        return None
+    obstacles: list[Body] = []
+    for _ in range(int(rng.integers(world.obstacles.count[0], world.obstacles.count[1] + 1))):
+        body = _place(world, placed, float(rng.uniform(*world.obstacles.radius)), rng)
+        if body is not None:
+            obstacles.append(body)
+            placed.append(body)
+    heading = float(rng.uniform(-math.pi, math.pi))
+    return World((start.x, start.y, heading), tuple(obstacles), tuple(objects), objects[0].name)
+
+
+def _place(
+    world: WorldConfig, placed: list[Body], radius: float, rng: np.random.Generator, name: str = ""
+) -> Body | None:
+    """A free spot `gap` away from everything placed and from the walls, or None."""
+    half = np.asarray(world.size) / 2 - radius - world.gap / 2
+    for _ in range(50):
+        x, y = rng.uniform(-half, half)
+        if all(math.hypot(b.x - x, b.y - y) >= b.radius + radius + world.gap for b in placed):
+            return Body(float(x), float(y), radius, name)
+    return None
+
+
+def _reachable(world: WorldConfig, drawn: World, robot_radius: float) -> bool:
+    """Breadth-first search over a grid of free robot positions, from the start to beside the target."""
+    free = _free_grid(world, drawn, robot_radius)
+
+    def cell(x: float, y: float) -> tuple[int, int]:
+        return int((x + world.size[0] / 2) / _GRID), int((y + world.size[1] / 2) / _GRID)
+
+    target = drawn.object(drawn.target)
+    assert target is not None
+    goal = cell(target.x, target.y)
+    reach = (target.radius + robot_radius + 0.2) / _GRID
+    seen = np.zeros_like(free)
+    queue = deque([cell(drawn.start[0], drawn.start[1])])
+    seen[queue[0]] = True
+    while queue:
+        i, j = queue.popleft()
+        if math.hypot(i - goal[0], j - goal[1]) <= reach:
+            return True
+        for a, b in ((i + 1, j), (i - 1, j), (i, j + 1), (i, j - 1)):
+            if 0 <= a < free.shape[0] and 0 <= b < free.shape[1] and free[a, b] and not seen[a, b]:
+                seen[a, b] = True
+                queue.append((a, b))
+    return False
+
+
+def _free_grid(world: WorldConfig, drawn: World, robot_radius: float) -> NDArray[np.bool_]:
+    xs = (np.arange(int(world.size[0] / _GRID)) + 0.5) * _GRID - world.size[0] / 2
+    ys = (np.arange(int(world.size[1] / _GRID)) + 0.5) * _GRID - world.size[1] / 2
+    margin = robot_radius + 0.03
+    inside_x, inside_y = np.abs(xs) <= world.size[0] / 2 - margin, np.abs(ys) <= world.size[1] / 2 - margin
+    free: NDArray[np.bool_] = inside_x[:, None] & inside_y[None, :]
+    for body in (*drawn.obstacles, *drawn.objects):
+        free &= np.hypot(xs[:, None] - body.x, ys[None, :] - body.y) > body.radius + margin
+    return free
