@@ -1,0 +1,276 @@
+"""The guard: every command passes it, and nothing else may command the robot.
+
+Pure code: no threads, no clock, no ROS. Times are seconds of one clock and are passed in; the node that
+composes it is the only publisher of cmd_vel. docs/safety.md says the rules for people who run robots.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from pydantic import ConfigDict, Field
+from pydantic.dataclasses import dataclass as config_dataclass
+
+from llmagent_ros.contract import NotNegative, Positive, RobotContract
+from llmagent_ros.safety.limits import limit
+from llmagent_ros.types import Velocity
+
+VerdictSource = Literal["policy", "teleop", "stop"]
+
+# Why the guard commands zero.
+E_STOP = "e_stop"
+NO_SCAN = "no_scan"
+STALE_SCAN = "stale_scan"
+NO_COMMAND = "no_command"
+STALE_COMMAND = "stale_command"
+# Why an input was not taken.
+NOT_FINITE = "dropped_not_finite"
+FUTURE_COMMAND = "dropped_future_command"
+OLD_COMMAND = "dropped_out_of_order_command"
+FUTURE_SCAN = "dropped_future_scan"
+# Other interventions.
+TELEOP = "teleop"
+CLOCK_BACK = "clock_jumped_back"
+
+
+@config_dataclass(config=ConfigDict(extra="forbid"), frozen=True)
+class GuardConfig:
+    """How long things stay valid.
+
+    Attributes:
+        command_timeout: s after which a policy command is stale; None: 1.5 control periods of the contract.
+        teleop_timeout: s after the last teleop command at which the policy has the robot again.
+        teleop_without_scan: whether a person may drive while the scan is missing or stale.
+        future_tolerance: s that a stamp may lie ahead of the clock; it never prolongs a command's life.
+        clock_tolerance: s that the clock may step back without counting as a jump; time then stands still.
+        lockstep: the world waits for the command, so the time is the newest command's stamp and `now` is not used.
+        rate: Hz at which the node calls `decide` when no command comes; must be fast against the time-outs.
+    """
+
+    command_timeout: Positive | None = None
+    teleop_timeout: Positive = 0.5
+    teleop_without_scan: bool = False
+    future_tolerance: NotNegative = 0.2
+    clock_tolerance: NotNegative = 0.05
+    lockstep: bool = False
+    rate: Annotated[float, Field(ge=10.0, le=1000.0)] = 20.0
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What may be published.
+
+    Attributes:
+        velocity: within the contract's limits, always finite.
+        source: whose command it follows; "stop" when it is a zero of the guard's own.
+        reason: why the guard stopped, None when it did not.
+        limited: which of "speed", "acceleration" changed the command.
+        stamp: of the policy command that this is the one answer to, else the time of the decision, s.
+    """
+
+    velocity: Velocity
+    source: VerdictSource
+    reason: str | None
+    limited: tuple[str, ...]
+    stamp: float
+
+
+@dataclass(frozen=True)
+class _Command:
+    velocity: Velocity
+    valid_from: float  # s; its age counts from here
+
+
+class Guard:
+    """Chooses between policy, person and stop, and keeps what passes within the limits.
+
+    In order: a latched e-stop; a fresh teleop command; a fresh policy command. Both commands need a fresh scan.
+    Whatever is missing, stale, in the future or not a number ends in zero. A stop is immediate: the
+    acceleration limit never slows it. Commands ramp from the velocity that was published last.
+
+    Every method may be called in any order and at any time; call them from one thread.
+    """
+
+    def __init__(self, contract: RobotContract, config: GuardConfig | None = None) -> None:
+        self.config = config or GuardConfig()
+        self._limits = contract.limits
+        self._period = contract.control_period
+        self._scan_timeout = contract.sensors.scan.timeout
+        self._command_timeout = self.config.command_timeout or 1.5 * contract.control_period
+        self._counts: Counter[str] = Counter()
+        self._active: frozenset[str] = frozenset()  # interventions of the last verdict
+        self._pressed = False
+        self._latched = False
+        self._now: float | None = None
+        self._scan: float | None = None  # stamp of the newest scan, s
+        self.forget()
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """How often each intervention began, by reason; one that lasts over many verdicts counts once."""
+        return dict(self._counts)
+
+    @property
+    def e_stopped(self) -> bool:
+        """Whether an e-stop is latched."""
+        return self._latched
+
+    @property
+    def awaits_scan(self) -> bool:
+        """In lockstep: the command to answer is here but the scan of its stamp is not yet.
+
+        The two come on different topics. Deciding before both are in would let their race decide, so the node
+        waits for `on_scan`, for a bounded wall time.
+        """
+        if not (self.config.lockstep and self._unanswered is not None):
+            return False
+        return self._scan is None or self._scan < self._unanswered
+
+    def forget(self) -> None:
+        """Drops commands and scans and takes the robot to stand still; e-stop and counts stay."""
+        self._policy: _Command | None = None
+        self._policy_stamp: float | None = None
+        self._teleop: _Command | None = None
+        self._scan = None
+        self._unanswered: float | None = None
+        self._last = Velocity()
+        self._last_time: float | None = None
+
+    def on_policy_command(self, velocity: Velocity, stamp: float, now: float) -> bool:
+        """Takes a command of the policy.
+
+        Args:
+            stamp: of the scene that it answers, s. now: s.
+
+        Returns:
+            Whether it was taken. Each one that is calls for exactly one `decide`, whose verdict bears its stamp.
+        """
+        if not (_finite(velocity) and math.isfinite(stamp)):
+            return self._drop(NOT_FINITE)
+        if self.config.lockstep:
+            self._lockstep_to(stamp)
+        now = self._advance(now)
+        if stamp > now + self.config.future_tolerance:
+            return self._drop(FUTURE_COMMAND)
+        if self._policy_stamp is not None and stamp < self._policy_stamp:
+            return self._drop(OLD_COMMAND)
+        self._policy = _Command(velocity, min(stamp, now))
+        self._policy_stamp = self._unanswered = stamp
+        return True
+
+    def on_teleop_command(self, velocity: Velocity, now: float) -> bool:
+        """Takes a command of a person, valid from `now`; returns whether it was finite."""
+        now = self._advance(now)
+        if not _finite(velocity):
+            return self._drop(NOT_FINITE)
+        self._teleop = _Command(velocity, now)
+        return True
+
+    def on_scan(self, stamp: float, now: float) -> bool:
+        """Notes that a scan was acquired at `stamp`; returns whether the stamp was believed."""
+        now = self._advance(now)
+        if not math.isfinite(stamp):
+            return self._drop(NOT_FINITE)
+        if self.config.lockstep:
+            self._scan = stamp  # a world that was reset may begin anew at 0
+            return True
+        if stamp > now + self.config.future_tolerance:
+            return self._drop(FUTURE_SCAN)
+        stamp = min(stamp, now)
+        self._scan = stamp if self._scan is None else max(self._scan, stamp)
+        return True
+
+    def on_e_stop(self, pressed: bool) -> None:
+        """Takes the state of the e-stop button; pressing latches, letting go does not release."""
+        self._pressed = bool(pressed)
+        self._latched = self._latched or self._pressed
+
+    def reset_e_stop(self) -> bool:
+        """Releases a latched e-stop; False, and still latched, while the button is pressed.
+
+        Commands from before are forgotten: disengaging
+        "must not restart the machinery but only permit restarting" (Directive 2006/42/EC, annex I, 1.2.4.3).
+        """
+        if self._pressed:
+            return False
+        if self._latched:
+            self._latched = False
+            self._policy = self._teleop = None
+        return True
+
+    def decide(self, now: float) -> Verdict:
+        """The command to publish now. Call it after each accepted command and by a timer in between."""
+        now = self._advance(now)
+        target, source, reason = self._choose(now)
+        limited: tuple[str, ...] = ()
+        velocity = target
+        if reason is None:
+            velocity, limited = limit(self._last, target, self._elapsed(now), self._limits)
+        active = frozenset(limited) | ({reason} if reason else set()) | ({TELEOP} if source == TELEOP else set())
+        self._counts.update(active - self._active)
+        self._active = active
+        stamp = now if self._unanswered is None else self._unanswered
+        self._unanswered = None
+        self._last, self._last_time = velocity, now
+        return Verdict(velocity, source, reason, limited, stamp)
+
+    def _choose(self, now: float) -> tuple[Velocity, VerdictSource, str | None]:
+        if self._latched:
+            return Velocity(), "stop", E_STOP
+        blind = self._scan_problem(now)
+        may_teleop = blind is None or self.config.teleop_without_scan
+        if may_teleop and self._teleop is not None and now - self._teleop.valid_from <= self.config.teleop_timeout:
+            return self._teleop.velocity, "teleop", None
+        if blind is not None:
+            return Velocity(), "stop", blind
+        if self._policy is None:
+            return Velocity(), "stop", NO_COMMAND
+        if now - self._policy.valid_from > self._command_timeout:
+            return Velocity(), "stop", STALE_COMMAND
+        return self._policy.velocity, "policy", None
+
+    def _scan_problem(self, now: float) -> str | None:
+        if self._scan is None:
+            return NO_SCAN
+        return STALE_SCAN if now - self._scan > self._scan_timeout else None
+
+    def _elapsed(self, now: float) -> float:
+        """s for which the acceleration limit may be spent.
+
+        At most a control period: after a pause the robot stands at the last velocity, however long it was.
+        """
+        if self._last_time is None:
+            return self._period if self.config.lockstep else 0.0
+        return min(now - self._last_time, self._period)
+
+    def _advance(self, now: float) -> float:
+        """The guard's time, which never runs back: a jump forgets everything, a small step holds time still."""
+        if self.config.lockstep:
+            return now if self._now is None else self._now
+        if self._now is None or now >= self._now:
+            self._now = now
+        elif self._now - now > self.config.clock_tolerance:
+            self._counts[CLOCK_BACK] += 1
+            self.forget()
+            self._now = now
+        return self._now
+
+    def _lockstep_to(self, stamp: float) -> None:
+        if self._now is not None and stamp < self._now:
+            self._counts[CLOCK_BACK] += 1
+            scan = self._scan
+            self.forget()
+            # The scan of the new world may have come before its first command.
+            self._scan = scan if scan is not None and scan <= stamp else None
+        self._now = stamp
+
+    def _drop(self, reason: str) -> bool:
+        self._counts[reason] += 1
+        return False
+
+
+def _finite(velocity: Velocity) -> bool:
+    return math.isfinite(velocity.linear) and math.isfinite(velocity.angular)
