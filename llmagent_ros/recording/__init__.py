@@ -1,1 +1,1 @@
-"""TODO"""
+"""What a run leaves behind: episodes.csv, TensorBoard logs, summary.json and learning_curve.png. ROS-free."""

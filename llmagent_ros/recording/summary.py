@@ -1,0 +1,65 @@
+"""OUT/summary.json: the figures of a run, whole or not at all."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import math
+import platform
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import llmagent_ros
+from llmagent_ros.errors import StoreError
+from llmagent_ros.recording.files import write_atomic
+
+_NAMED_VERSIONS = ("torch", "numpy", "transformers", "peft")
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python, this package and the libraries that figures depend on, read without importing them."""
+    found = {"python": platform.python_version(), "llmagent_ros": llmagent_ros.__version__}
+    for name in _NAMED_VERSIONS:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def write_summary(path: Path, summary: Mapping[str, Any]) -> None:
+    """Write `summary` as JSON, atomically; NaN and infinities become null, since JSON has none.
+
+    Raises:
+        StoreError: the disk is full or the folder cannot be written; the old file is kept.
+    """
+    text = json.dumps(_finite(summary), indent=2, allow_nan=False, ensure_ascii=False)
+    write_atomic(path, (text + "\n").encode("utf-8", errors="replace"))
+
+
+def read_summary(path: Path) -> dict[str, Any]:
+    """The content of a summary.json.
+
+    Raises:
+        StoreError: missing, unreadable or not a JSON object; names the file.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise StoreError(f"{path}: cannot be read: {error.strerror}") from error
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise StoreError(f"{path}: not JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise StoreError(f"{path}: expected an object at the top, found {type(content).__name__}")
+    return content
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(key): _finite(member) for key, member in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(member) for member in value]
+    return value
