@@ -1,0 +1,5 @@
+"""llmagent: the one command."""
+
+
+def main() -> int:
+    return 0
