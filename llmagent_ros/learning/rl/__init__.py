@@ -1,1 +1,1 @@
-"""TODO"""
+"""Off-policy reinforcement learning from replay and demonstrations."""

@@ -1,0 +1,121 @@
+"""The critic: an ensemble of small LayerNorm heads on frozen features of the base model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from pydantic import ConfigDict, Field
+from pydantic.dataclasses import dataclass
+from torch import Tensor, nn
+
+from llmagent_ros.errors import ModelError
+
+
+@dataclass(config=ConfigDict(extra="forbid"), frozen=True)
+class CriticConfig:
+    """Heads, hidden width and hidden layers of each."""
+
+    heads: int = Field(default=6, ge=2)
+    width: int = Field(default=128, gt=0)
+    depth: int = Field(default=2, ge=1)
+
+
+class _EnsembleLinear(nn.Module):
+    """One linear layer per head, computed together: (heads, B, inputs) -> (heads, B, outputs)."""
+
+    def __init__(self, heads: int, inputs: int, outputs: int) -> None:
+        super().__init__()
+        bound = inputs**-0.5
+        self.weight = nn.Parameter(torch.empty(heads, inputs, outputs).uniform_(-bound, bound))
+        self.bias = nn.Parameter(torch.zeros(heads, 1, outputs))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.baddbmm(self.bias, x, self.weight)
+
+
+class _EnsembleNorm(nn.Module):
+    """LayerNorm with its own scale and shift for each head."""
+
+    def __init__(self, heads: int, width: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(heads, 1, width))
+        self.bias = nn.Parameter(torch.zeros(heads, 1, width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return nn.functional.layer_norm(x, x.shape[-1:]) * self.weight + self.bias
+
+
+class Critic(nn.Module):
+    """Q(s, .) of every head over the closed vocabulary.
+
+    LayerNorm bounds extrapolation to actions that the data lacks (RLPD, Ball et al. 2023); the ensemble gives the
+    pessimism of REDQ (Chen et al. 2021) and the spread that tells when it does not know.
+
+    Args:
+        features: size of a feature vector. actions: size of the vocabulary.
+    """
+
+    def __init__(self, features: int, actions: int, config: CriticConfig | None = None) -> None:
+        super().__init__()
+        self.config = config or CriticConfig()
+        self.features, self.actions = features, actions
+        heads, width = self.config.heads, self.config.width
+        layers: list[nn.Module] = []
+        size = features
+        for _ in range(self.config.depth):
+            layers += [_EnsembleLinear(heads, size, width), _EnsembleNorm(heads, width), nn.SiLU()]
+            size = width
+        layers.append(_EnsembleLinear(heads, size, actions))
+        self.net = nn.Sequential(*layers)
+        with torch.no_grad():  # start near zero, so that untrained heads leave the choice to the language model
+            last = self.net[-1]
+            assert isinstance(last, _EnsembleLinear)
+            last.weight.mul_(0.1)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(B, features) -> (heads, B, actions)."""
+        values: Tensor = self.net(features.float().expand(self.config.heads, *features.shape))
+        return values
+
+    @torch.inference_mode()
+    def values(self, features: Tensor) -> Tensor:
+        """Mean over the heads, (B, actions)."""
+        return self.forward(features).mean(0)
+
+    def state(self) -> dict[str, Tensor]:
+        """Its tensors on the CPU, for a bundle."""
+        return {name: tensor.detach().cpu().clone() for name, tensor in self.state_dict().items()}
+
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        """Copies tensors in.
+
+        Raises:
+            ModelError: names or shapes do not fit; nothing was changed.
+        """
+        own = self.state_dict()
+        wrong = sorted(set(own) ^ set(state)) or sorted(n for n, t in state.items() if t.shape != own[n].shape)
+        if wrong:
+            raise ModelError(f"critic does not fit: {len(wrong)} tensors differ, first {wrong[0]!r}")
+        self.load_state_dict(dict(state))
+
+
+def build_critic(state: Mapping[str, Tensor]) -> Critic:
+    """A critic of the shape that the tensors say, with them in it.
+
+    Raises:
+        ModelError: these are not a critic's tensors.
+    """
+    weights = sorted((n for n in state if n.endswith(".weight") and state[n].shape[1] > 1), key=_layer_number)
+    if len(weights) < 2:
+        raise ModelError("these tensors are not a critic's: no ensemble of linear layers in them")
+    heads, features, width = state[weights[0]].shape
+    config = CriticConfig(heads=heads, width=width, depth=len(weights) - 1)
+    critic = Critic(features, state[weights[-1]].shape[-1], config)
+    critic.load_state(state)
+    return critic
+
+
+def _layer_number(name: str) -> int:
+    part = name.split(".")[1] if name.count(".") >= 2 else ""
+    return int(part) if part.isdigit() else -1
