@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import tempfile
 from pathlib import Path
@@ -45,21 +44,21 @@ def write_atomic(path: Path, data: bytes) -> None:
         StoreError: the disk is full or the folder cannot be written; the old file is kept and nothing else is left.
     """
     make_folder(path.parent)
-    temporary = ""
+    temporary: Path | None = None
     try:
-        descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        temporary = Path(name)
         try:
             write_fully(descriptor, data)
             os.fchmod(descriptor, 0o644)  # mkstemp makes it 0600, but a summary is for others to read
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
-        os.replace(temporary, path)
-        temporary = ""
+        temporary.replace(path)
+        temporary = None
         sync_folder(path.parent)
     except OSError as error:
         raise StoreError(f"{path}: cannot be written: {error.strerror}") from error
     finally:
-        if temporary:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(temporary)
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
