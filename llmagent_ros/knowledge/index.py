@@ -1,0 +1,256 @@
+"""Nearest vectors by inner product: exact while few, an HNSW graph when many.
+
+HNSW: Malkov and Yashunin, "Efficient and robust approximate nearest neighbor search using hierarchical navigable
+small world graphs", TPAMI 42 (2020); the implementation is FAISS (Douze et al., 2024, arXiv:2401.08281).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import threading
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import faiss
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import ConfigDict, Field
+from pydantic.dataclasses import dataclass as config_dataclass
+
+from llmagent_ros.errors import StoreError
+from llmagent_ros.types import FloatArray
+
+IdArray = NDArray[np.int64]
+
+HEADER = "index.json"
+_VERSION = 1
+
+
+@config_dataclass(config=ConfigDict(extra="forbid"), frozen=True)
+class IndexConfig:
+    """How vectors are searched.
+
+    Attributes:
+        exact_limit: vectors up to which the search is exact.
+        neighbours: links of a vector in the graph (HNSW's M). construction, search: width of the beam.
+        dead_share: share of deleted vectors in the graph at which it is built anew.
+        threads: of FAISS, for the whole process; they help to build, one query uses one.
+    """
+
+    exact_limit: Annotated[int, Field(ge=0)] = 20_000
+    neighbours: Annotated[int, Field(ge=4, le=128)] = 16
+    construction: Annotated[int, Field(ge=8, le=1024)] = 80
+    search: Annotated[int, Field(ge=8, le=4096)] = 96
+    dead_share: Annotated[float, Field(gt=0, le=1)] = 0.2
+    threads: Annotated[int, Field(ge=1, le=256)] = 1
+
+
+@dataclass(frozen=True)
+class IndexOrigin:
+    """What an index was made from: it is only used with the same. store: of the database; generation: its changes."""
+
+    store: str
+    embedder: str
+    generation: int
+
+
+class SkillIndex:
+    """Vector ids (never used twice) and their unit vectors of shape (d,).
+
+    One writer at a time (`add`, `remove`, `save`); `search` may run beside it and in many threads.
+    A graph cannot forget a vector: deleted ones are passed over, until enough are dead to build it anew.
+    """
+
+    def __init__(self, dimension: int, config: IndexConfig | None = None) -> None:
+        self.config = config or IndexConfig()
+        self.dimension = dimension
+        self._lock = threading.Lock()
+        faiss.omp_set_num_threads(self.config.threads)
+        self._graph = self.config.exact_limit == 0
+        self._faiss = self._empty(graph=self._graph)
+        self._ids: set[int] = set()
+        self._dead: set[int] = set()
+
+    def __len__(self) -> int:
+        return len(self._ids)
+
+    @property
+    def ids(self) -> frozenset[int]:
+        """Ids of the vectors that can be found."""
+        return frozenset(self._ids)
+
+    @property
+    def kind(self) -> str:
+        """ "exact" or "hnsw"."""
+        return "hnsw" if self._graph else "exact"
+
+    def add(self, ids: Iterable[int], vectors: FloatArray) -> None:
+        """Adds vectors of shape (n, d) under new ids.
+
+        Raises:
+            StoreError: another shape, or an id that was already used.
+        """
+        new = np.fromiter(ids, np.int64)  # (n,)
+        if vectors.shape != (len(new), self.dimension):
+            raise StoreError(f"index: expected vectors of shape {(len(new), self.dimension)}, got {vectors.shape}")
+        used = (self._ids | self._dead).intersection(new.tolist())
+        if used or len(set(new.tolist())) != len(new):
+            raise StoreError(f"index: ids are used twice: {sorted(used)[:5]}")
+        if not self._graph and len(self._ids) + len(new) > self.config.exact_limit:
+            self._rebuild(graph=True)
+        with self._lock:
+            self._faiss.add_with_ids(np.ascontiguousarray(vectors, np.float32), new)
+            self._ids.update(new.tolist())
+
+    def remove(self, ids: Iterable[int]) -> None:
+        """Takes vectors out; ids that are not there are passed over."""
+        gone = self._ids.intersection(ids)
+        if not gone:
+            return
+        with self._lock:
+            self._ids -= gone
+            if self._graph:
+                self._dead |= gone
+            else:
+                self._faiss.remove_ids(np.fromiter(gone, np.int64))
+        if len(self._dead) > self.config.dead_share * (len(self._ids) + len(self._dead)):
+            self._rebuild(graph=len(self._ids) > self.config.exact_limit)
+
+    def search(self, vector: FloatArray, count: int) -> tuple[IdArray, FloatArray]:
+        """The nearest vectors.
+
+        Args:
+            vector: the query, shape (d,), unit norm.
+
+        Returns:
+            ids and inner products, both of shape (min(count, len(self)),), best first; the graph may give fewer.
+
+        Raises:
+            StoreError: another shape.
+        """
+        if vector.shape != (self.dimension,):
+            raise StoreError(f"index: expected a query of shape {(self.dimension,)}, got {vector.shape}")
+        query = np.ascontiguousarray(vector[None], np.float32)  # (1, d)
+        wanted = count
+        while True:
+            with self._lock:
+                total = self._faiss.ntotal
+                wanted = min(wanted, total)
+                if not wanted:
+                    return np.zeros(0, np.int64), np.zeros(0, np.float32)
+                if self._graph:
+                    self._inner().hnsw.efSearch = max(self.config.search, 2 * wanted)
+                scores, ids = self._faiss.search(query, wanted)
+                live = np.array([i >= 0 and i not in self._dead for i in ids[0].tolist()], bool)
+            if live.sum() >= count or wanted >= total:
+                return ids[0][live][:count], scores[0][live][:count]
+            wanted *= 2
+
+    def save(self, folder: Path, origin: IndexOrigin) -> None:
+        """Writes the index atomically: the header, renamed last, names the file with the vectors by its hash.
+
+        Raises:
+            StoreError: it cannot be written; the last one saved is still whole.
+        """
+        temporary = folder / "index.faiss.tmp"
+        try:
+            faiss.write_index(self._faiss, str(temporary))
+            digest = _sha256(temporary)
+            data = folder / f"index-{digest[:16]}.faiss"
+            _publish(temporary, data)
+            header = {"version": _VERSION, "sha256": digest, "dimension": self.dimension, "dead": sorted(self._dead)}
+            (folder / f"{HEADER}.tmp").write_text(json.dumps({**header, **vars(origin)}), encoding="utf-8")
+            _publish(folder / f"{HEADER}.tmp", folder / HEADER)
+            for old in folder.glob("index-*.faiss"):
+                if old != data:
+                    old.unlink()
+        except (OSError, RuntimeError) as error:  # RuntimeError is how FAISS says that a write failed
+            raise StoreError(f"{folder}: the index cannot be saved: {str(error)[:200]}") from error
+
+    @classmethod
+    def load(cls, folder: Path, dimension: int, config: IndexConfig) -> tuple[SkillIndex, IndexOrigin]:
+        """The saved index and what it was made from.
+
+        Raises:
+            StoreError: there is none, or it is damaged or of another format; it can be built anew.
+        """
+        header = _read_header(folder / HEADER)
+        data = folder / f"index-{header['sha256'][:16]}.faiss"
+        if header["version"] != _VERSION or header["dimension"] != dimension:
+            raise StoreError(f"{folder / HEADER}: of version {header['version']}, dimension {header['dimension']}")
+        try:
+            if _sha256(data) != header["sha256"]:
+                raise StoreError(f"{data}: damaged: its SHA-256 is not the one in {HEADER}")
+            loaded = faiss.read_index(str(data))
+        except (OSError, RuntimeError) as error:
+            raise StoreError(f"{data}: cannot be read: {str(error)[:200]}") from error
+        if not isinstance(loaded, faiss.IndexIDMap2) or loaded.d != dimension:
+            raise StoreError(f"{data}: not an index of this program")
+        index = cls(dimension, config)
+        index._faiss = loaded
+        index._graph = isinstance(index._inner(), faiss.IndexHNSWFlat)
+        index._dead = set(header["dead"])
+        index._ids = set(faiss.vector_to_array(loaded.id_map).tolist()) - index._dead
+        return index, IndexOrigin(header["store"], header["embedder"], header["generation"])
+
+    def _empty(self, *, graph: bool) -> Any:
+        if not graph:
+            return faiss.IndexIDMap2(faiss.IndexFlatIP(self.dimension))
+        inner = faiss.IndexHNSWFlat(self.dimension, self.config.neighbours, faiss.METRIC_INNER_PRODUCT)
+        inner.hnsw.efConstruction = self.config.construction
+        return faiss.IndexIDMap2(inner)
+
+    def _inner(self) -> Any:
+        return faiss.downcast_index(self._faiss.index)  # valid only while self._faiss lives
+
+    def _rebuild(self, *, graph: bool) -> None:
+        """Builds it anew from the live vectors beside the old one, which goes on answering."""
+        new, total = self._empty(graph=graph), self._faiss.ntotal
+        if total:
+            ids = faiss.vector_to_array(self._faiss.id_map)  # (total,)
+            live = np.array([i not in self._dead for i in ids.tolist()], bool)
+            new.add_with_ids(self._inner().reconstruct_n(0, total)[live], ids[live])
+        with self._lock:
+            self._faiss, self._graph, self._dead = new, graph, set()
+
+
+def _read_header(path: Path) -> dict[str, Any]:
+    kinds = {
+        "version": int, "sha256": str, "dimension": int, "dead": list, "store": str, "embedder": str, "generation": int,
+    }  # fmt: skip
+    try:
+        header = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise StoreError(f"{path}: no index was saved") from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise StoreError(f"{path}: cannot be read: {str(error)[:200]}") from error
+    if not isinstance(header, dict) or any(not isinstance(header.get(name), kind) for name, kind in kinds.items()):
+        raise StoreError(f"{path}: not an index header; it has {', '.join(kinds)}")
+    return header
+
+
+def _publish(temporary: Path, final: Path) -> None:
+    """Gives a file its name once its content is on the disk."""
+    _sync(temporary)
+    temporary.replace(final)
+    _sync(final.parent)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
