@@ -128,6 +128,11 @@ def _link_out(folder: Path) -> None:
     (folder / "critic.safetensors").symlink_to(outside)
 
 
+def _folder_for_a_file(folder: Path) -> None:
+    (folder / "critic.safetensors").unlink()
+    (folder / "critic.safetensors").mkdir()
+
+
 def _list_outside(folder: Path) -> None:
     hashes = json.loads((folder / "bundle.json").read_text())["files"]
     _edit_manifest(folder, files={**hashes, "../outside.safetensors": hashes["critic.safetensors"]})
@@ -146,7 +151,7 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     "one tensor file more": (lambda f: (f / "extra.safetensors").write_bytes(b""), "extra.safetensors does not belong"),
     "symlink": (_link_out, "critic.safetensors is a link"),
     "path outside": (_list_outside, "valid: "),
-    "folder for a file": (lambda f: ((f / "critic.safetensors").unlink(), (f / "critic.safetensors").mkdir()), "plain"),
+    "folder for a file": (_folder_for_a_file, "critic.safetensors is not a plain file"),
     "no manifest": (lambda f: (f / "bundle.json").unlink(), "no bundle.json"),
     "manifest not JSON": (lambda f: (f / "bundle.json").write_text("{"), "bundle.json: not JSON"),
     "manifest nested": (lambda f: (f / "bundle.json").write_text("[" * 100_000), "bundle.json: not JSON"),

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from llmagent_ros.errors import ConfigError, ModelError, StoreError
 from llmagent_ros.learning.rl.replay_index import GrowingArray
@@ -96,8 +96,8 @@ class FeatureFile:
         if sum(map(len, self._unsynced)) >= _SYNC_EVERY:
             self.sync()
 
-    def get(self, text_ids: NDArray[np.int64]) -> FloatArray:
-        """Rows as float32, shape (*text_ids.shape, width).
+    def get(self, text_ids: ArrayLike) -> FloatArray:
+        """Rows as float32, shape (*shape of text_ids, width).
 
         Needs no lock against one thread that puts: arrays only grow, and a row is marked present after it is written.
 

@@ -154,13 +154,11 @@ class Replay:
                 raise StoreError(f"{self.path}: opened read-only, cannot append")
             stored = self._store.append(transitions)
             rows = [s.row(self._action(s.transition.action)) for s in stored]
+            pairs = [(s.previous, s.position) for s in stored if s.previous >= 0]
+            pairs += [(s.position, s.following) for s in stored if s.following >= 0]
             with self._index_lock:
                 self._index.extend(rows)
-                for s in stored:
-                    if s.previous >= 0:
-                        self._index.link(s.previous, s.position)
-                    if s.following >= 0:
-                        self._index.link(s.position, s.following)
+                self._index.link(pairs)
             return len(stored)
 
     def refresh(self) -> int:
@@ -257,7 +255,7 @@ class Replay:
             ids = np.asarray(text_ids, np.int64).reshape(-1)
             self._feature_file().put(ids, np.asarray(features), store.texts)
 
-    def features(self, text_ids: NDArray[np.int64]) -> FloatArray:
+    def features(self, text_ids: ArrayLike) -> FloatArray:
         """Features of texts of any shape, float32, (*shape, width).
 
         Raises:

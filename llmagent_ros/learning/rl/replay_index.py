@@ -107,10 +107,10 @@ class ReplayIndex:
         self._own.extend(positions[source == 0])
         self._demonstrations.extend(positions[source != 0])
 
-    def link(self, before: int, after: int) -> None:
-        """Makes `after` the successor of `before`, the step before it, unless the episode or the task ended there."""
-        if self._continues(np.array([before]), np.array([after]))[0]:
-            self.successor[before] = after
+    def link(self, pairs: Sequence[tuple[int, int]]) -> None:
+        """Makes, of each (before, after), after the successor of the step before it, unless episode or task ended."""
+        if pairs:
+            self._link(*np.asarray(pairs, np.int64).T)
 
     def link_all(self, keys: Iterable[Sequence[tuple[int, int, int, int]]]) -> None:
         """Finds every successor from chunks of (run, episode, step, position) in sorted order."""
@@ -121,13 +121,12 @@ class ReplayIndex:
             last = table[-1:]
             run, episode, step, position = table.T
             follows = (np.diff(run) == 0) & (np.diff(episode) == 0) & (np.diff(step) == 1)
-            before, after = position[:-1][follows], position[1:][follows]
-            linked = self._continues(before, after)
-            self.successor[before[linked]] = after[linked]
+            self._link(position[:-1][follows], position[1:][follows])
 
-    def _continues(self, before: NDArray[Any], after: NDArray[Any]) -> NDArray[np.bool_]:
+    def _link(self, before: NDArray[np.int64], after: NDArray[np.int64]) -> None:
         ended = self.flags[before] & (TERMINATED | TRUNCATED)
-        return np.asarray((ended == 0) & (self.task[before] == self.task[after]))
+        linked = (ended == 0) & (self.task[before] == self.task[after])
+        self.successor[before[linked]] = after[linked]
 
     def source(self, positions: NDArray[Any]) -> NDArray[np.uint8]:
         """Codes of `replay_rows.SOURCES`, in the shape of `positions`."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from collections.abc import Collection, Mapping
+from numbers import Integral, Real
 
 from llmagent_ros.errors import ConfigError, UnknownNameError
 from llmagent_ros.types import Source, Transition
@@ -34,11 +34,12 @@ def check_transition(transition: Transition, vocabulary: Collection[str]) -> Non
     for name in ("run", "task", "scene", "action", "next_scene"):
         _check_text(f"{where}: {name}", getattr(transition, name))
     for name in ("episode", "step"):
-        if not 0 <= getattr(transition, name) < _MAX_COUNT:
-            raise ConfigError(f"{where}: {name} is not in 0..{_MAX_COUNT - 1}")
+        count = getattr(transition, name)
+        if not isinstance(count, Integral) or not 0 <= int(count) < _MAX_COUNT:
+            raise ConfigError(f"{where}: {name} is not a whole number in 0..{_MAX_COUNT - 1}")
     for name in ("reward", "log_probability", "stamp"):
         value = getattr(transition, name)
-        if not math.isfinite(value) or abs(value) > _MAX_FLOAT32:
+        if not isinstance(value, Real) or not abs(float(value)) <= _MAX_FLOAT32:
             raise ConfigError(f"{where}: {name} is {value}, not a finite number")
     if transition.log_probability > _LOG_PROBABILITY_SLACK:
         raise ConfigError(f"{where}: log_probability is {transition.log_probability}, above 0")

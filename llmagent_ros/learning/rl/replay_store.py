@@ -39,7 +39,7 @@ _FIND = "SELECT id FROM transitions WHERE run = ? AND episode = ? AND step = ?"
 _SELECT = """SELECT t.run, t.episode, t.step, t.task, s.text, t.action, t.reward, n.text, t.terminated, t.truncated,
     t.source, t.log_probability, t.adapter, t.stamp, t.extra
     FROM transitions t JOIN texts s ON s.id = t.scene JOIN texts n ON n.id = t.next_scene """
-_CHUNK = 1 << 15
+_CHUNK = 1 << 13
 
 Key = tuple[int, int, int]
 
@@ -172,7 +172,8 @@ class TransitionStore:
         inserted: list[tuple[Key, Transition, tuple[int, int, int, int]]] = []
         at: dict[Key, int] = {}
         for transition in transitions:
-            key = (self._label_id(transition.run), transition.episode, transition.step)
+            # int(): SQLite would keep a NumPy integer as a blob
+            key = (self._label_id(transition.run), int(transition.episode), int(transition.step))
             task, scene, next_scene = self._insert_one(key, transition)
             if task < 0:
                 continue

@@ -1,0 +1,173 @@
+"""Features of the frozen base: kept with the text, there after a restart, gone with the base."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from llmagent_ros.errors import ConfigError, ModelError, StoreError
+from llmagent_ros.learning.rl.replay import Replay
+from llmagent_ros.types import Transition
+
+WIDTH = 8
+
+
+def step(number: int) -> Transition:
+    return Transition("run", 0, number, "task", f"scene {number}", "go", 0.0, f"scene {number + 1}", False, False)
+
+
+def encode(texts: list[str]) -> np.ndarray:
+    """A stand-in for a base: the number in the text, times 1..WIDTH."""
+    return np.array([[int(text.split()[1]) * (k + 1) / 16 for k in range(WIDTH)] for text in texts], np.float32)
+
+
+def fill(replay: Replay, limit: int = 1000) -> int:
+    filled = 0
+    while missing := replay.missing_features(limit):
+        replay.put_features([text_id for text_id, _ in missing], encode([text for _, text in missing]))
+        filled += len(missing)
+    return filled
+
+
+@pytest.fixture
+def replay(tmp_path: Path) -> Iterator[Replay]:
+    with Replay(tmp_path / "replay.sqlite") as opened:
+        opened.append([step(number) for number in range(20)])
+        opened.use_base("base 1", WIDTH)
+        yield opened
+
+
+def test_a_batch_finds_the_features_of_its_texts(replay: Replay) -> None:
+    assert fill(replay, limit=7) == 21
+    batch = replay.sample(64, 3, 0.9, np.random.default_rng(0))
+    assert np.array_equal(replay.features(batch.scene_id), encode(replay.texts(batch.scene_id)))
+    assert np.array_equal(replay.features(batch.bootstrap_id), encode(replay.texts(batch.bootstrap_id)))
+    assert replay.features(batch.window.next_ids).shape == (64, 3, WIDTH)
+    assert replay.features(batch.scene_id).dtype == np.float32
+
+
+def test_only_new_texts_are_missing(replay: Replay) -> None:
+    fill(replay)
+    replay.append([step(20), step(21)])
+    assert [text for _, text in replay.missing_features(10)] == ["scene 21", "scene 22"]
+    assert [text for _, text in replay.missing_features(1)] == ["scene 21"]
+    assert fill(replay) == 2
+
+
+def test_missing_are_found_in_any_order_of_arrival(replay: Replay) -> None:
+    replay.put_features([20, 3, 5], encode(["x 20", "x 3", "x 5"]))
+    assert [text_id for text_id, _ in replay.missing_features(100)] == [k for k in range(20) if k not in (3, 5)]
+    assert replay.features(np.array([[3], [20]])).tolist() == [[row] for row in encode(["x 3", "x 20"]).tolist()]
+    with pytest.raises(StoreError, match=r"1 texts have no features yet, e\.g\. text 4"):
+        replay.features(np.array([3, 4]))
+
+
+def test_they_survive_a_restart(replay: Replay, tmp_path: Path) -> None:
+    fill(replay)
+    replay.close()
+    with Replay(tmp_path / "replay.sqlite") as again:
+        again.use_base("base 1", WIDTH)
+        assert again.missing_features(10) == []
+        ids = np.arange(21)
+        assert np.array_equal(again.features(ids), encode(again.texts(ids)))
+
+
+@pytest.mark.parametrize(("base", "width"), [("base 2", WIDTH), ("base 1", WIDTH + 1)])
+def test_another_base_or_width_drops_them(replay: Replay, tmp_path: Path, base: str, width: int) -> None:
+    fill(replay)
+    replay.use_base(base, width)
+    assert len(replay.missing_features(100)) == 21
+    with pytest.raises(StoreError, match="no features yet"):
+        replay.features(np.array([0]))
+    assert len(list(tmp_path.glob("*.features"))) == len(list(tmp_path.glob("*.present"))) == 1
+
+
+def test_features_of_another_store_are_not_taken(replay: Replay, tmp_path: Path) -> None:
+    fill(replay)
+    replay.close()
+    for leftover in tmp_path.glob("replay.sqlite*"):
+        if leftover.suffix not in {".features", ".present"}:
+            leftover.unlink()
+    with Replay(tmp_path / "replay.sqlite") as fresh:  # the same ids now stand for other texts
+        fresh.append([step(number) for number in range(100, 110)])
+        fresh.use_base("base 1", WIDTH)
+        assert len(fresh.missing_features(100)) == 11
+
+
+@pytest.mark.parametrize("suffix", [".features", ".present"])
+def test_deleting_a_file_costs_time_only(replay: Replay, tmp_path: Path, suffix: str) -> None:
+    fill(replay)
+    replay.close()
+    for path in tmp_path.glob(f"*{suffix}"):
+        path.unlink()
+    with Replay(tmp_path / "replay.sqlite") as again:
+        again.use_base("base 1", WIDTH)
+        assert fill(again) == 21
+        assert np.array_equal(again.features(np.arange(21)), encode(again.texts(np.arange(21))))
+
+
+def test_rows_cut_off_are_missing_again(replay: Replay, tmp_path: Path) -> None:
+    fill(replay)
+    replay.close()
+    (path,) = tmp_path.glob("*.features")
+    os.truncate(path, 4096 + 2 * WIDTH * 10 + 3)
+    with Replay(tmp_path / "replay.sqlite") as again:
+        again.use_base("base 1", WIDTH)
+        assert [text_id for text_id, _ in again.missing_features(100)] == list(range(10, 21))
+
+
+def test_what_does_not_fit_is_named(replay: Replay) -> None:
+    good = np.zeros((1, WIDTH), np.float32)
+    with pytest.raises(ConfigError, match=r"shape \(1, 8\), expected \(2, 8\)"):
+        replay.put_features([0, 1], good)
+    with pytest.raises(ConfigError, match=r"valid: 0\.\.20"):
+        replay.put_features([21], good)
+    with pytest.raises(ConfigError, match=r"valid: 0\.\.20"):
+        replay.put_features([-1], good)
+    for value in (np.nan, np.inf, 1e6):  # the last is finite, but not in float16
+        with pytest.raises(ModelError, match="features of text 7"):
+            replay.put_features([3, 7], np.array([[0.0] * WIDTH, [value] * WIDTH]))
+    assert len(replay.missing_features(100)) == 21
+    with pytest.raises(ConfigError, match="base_digest"):
+        replay.use_base("", WIDTH)
+
+
+def test_without_a_base_it_says_what_to_call(tmp_path: Path) -> None:
+    with Replay(tmp_path / "r.sqlite") as replay, pytest.raises(StoreError, match="use_base"):
+        replay.missing_features(1)
+
+
+def test_many_rows_grow_the_file_and_stay_out_of_memory(replay: Replay) -> None:
+    replay.append([step(number) for number in range(20, 6000)])
+    assert fill(replay, limit=512) == 6001
+    ids = np.random.default_rng(0).integers(0, 6001, 200)
+    expected = encode(replay.texts(ids)).astype(np.float16)
+    assert np.array_equal(replay.features(ids), expected.astype(np.float32))
+    assert replay.nbytes < 6001 * 60
+
+
+def test_a_full_disk_is_an_error_and_not_the_end_of_the_process(tmp_path: Path) -> None:
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(folder)]
+    try:
+        refused = subprocess.run(mount, capture_output=True, check=False).returncode
+    except FileNotFoundError:
+        refused = 1
+    if refused:
+        pytest.skip("mounting a small file system is not permitted here")
+    try:
+        with Replay(folder / "replay.sqlite") as replay:
+            replay.append([step(number) for number in range(400)])
+            replay.use_base("base", 4096)
+            with pytest.raises(StoreError, match="features: cannot be written: No space left"):
+                replay.put_features(range(401), np.ones((401, 4096)))
+            assert len(replay.missing_features(1000)) == 401
+            assert len(replay) == 400
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)
