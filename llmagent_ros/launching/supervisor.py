@@ -1,0 +1,306 @@
+"""Runs the processes of a launch in one thread: a selector over their output, a pipe for signals, and deadlines."""
+
+from __future__ import annotations
+
+import os
+import selectors
+import signal
+import subprocess
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from types import FrameType
+from typing import IO
+
+from llmagent_ros.launching import processes
+from llmagent_ros.launching.output import LineBuffer, Writer
+from llmagent_ros.launching.process import ProcessSpec
+
+STOPPING_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+TURN = 0.4  # s that one process may take to stop before the next in order is told to
+TURNS = 1.6  # s for the turns of all
+TERMINATE_AFTER = 2.6  # s after which those still there get SIGTERM
+KILL_AFTER = 3.8  # s after which they get SIGKILL
+GIVE_UP_AFTER = 4.8  # s after which one that even SIGKILL does not end (it hangs in the kernel) is left behind
+LEFTOVERS = 1.0  # s that what a dead process has left behind gets between SIGTERM and SIGKILL
+_LONGEST_WAIT = 60.0
+
+
+@dataclass
+class _Child:
+    """A process that is to run: the running one, if any, and how it has fared."""
+
+    spec: ProcessSpec
+    process: subprocess.Popen[bytes] | None = None
+    streams: dict[IO[bytes], LineBuffer] = field(default_factory=dict)
+    restart_at: float | None = None
+    restarts: int = 0
+    ended_with: int | None = None
+
+
+class Supervisor:
+    """Starts processes in order, shows what they write, and stops them all in reverse order.
+
+    The launch ends when a required process does (with its exit code), when a stopping signal arrives (128 + n), or
+    when nothing is left to run (with the exit code of the first that failed). Stopping takes at most 5 s.
+
+    Args:
+        specs: in start order. writer: where output goes; not closed here.
+    """
+
+    def __init__(self, specs: Sequence[ProcessSpec], writer: Writer) -> None:
+        self._children = [_Child(spec) for spec in specs]
+        self._writer = writer
+        self._selector = selectors.DefaultSelector()
+        self._signals: list[signal.Signals] = []
+        self._leftovers: list[tuple[float, int]] = []  # (when to kill, process group)
+        self._stop = _Stop()
+        self._code: int | None = None
+
+    def run(self) -> int:
+        """Run to the end. Call from the main thread of a process without other threads.
+
+        Returns:
+            the launch's exit code.
+        """
+        processes.adopt_orphans()
+        with self._receive_signals():
+            try:
+                for child in self._children:
+                    if self._stop.began is None:
+                        self._start(child)
+                while self._alive() and not self._stop.expired():
+                    self._step()
+            finally:
+                processes.signal_all(processes.descendants(), signal.SIGKILL)
+                self._read(0.0)
+                self._selector.close()
+        failures = [child.ended_with for child in self._children if child.ended_with]
+        return self._code if self._code is not None else processes.shell_code(failures[0]) if failures else 0
+
+    def _alive(self) -> bool:
+        return any(child.process is not None or child.restart_at is not None for child in self._children)
+
+    def _step(self) -> None:
+        """Wait for something to happen, or for the next deadline, and deal with it."""
+        self._read(self._time_to_wait())
+        while self._signals:
+            self._on_signal(self._signals.pop(0))
+        for child in self._children:
+            if child.process is not None and child.process.poll() is not None:
+                self._ended(child, child.process)
+        if self._writer.broken:
+            self._begin_stop("nobody reads the output", 128 + signal.SIGPIPE)
+        self._restart_due()
+        self._kill_leftovers()
+        if self._stop.began is not None:
+            self._go_on_stopping()
+
+    def _time_to_wait(self) -> float:
+        deadlines = [child.restart_at for child in self._children if child.restart_at is not None]
+        deadlines += [when for when, _ in self._leftovers]
+        deadlines += self._stop.deadlines()
+        return max(0.0, min([when - time.monotonic() for when in deadlines], default=_LONGEST_WAIT))
+
+    # --- starting and ending -----------------------------------------------------------------------------------
+
+    def _start(self, child: _Child) -> None:
+        spec = child.spec
+        child.restart_at = None
+        try:
+            child.process = processes.start(spec, split_errors=spec.output == "log")
+        except OSError as error:
+            child.ended_with = 2
+            self._writer.say(f"{spec.name} cannot be started: {spec.command[0]}: {error.strerror}", problem=True)
+            self._begin_stop(f"{spec.name} cannot be started", 2)
+            return
+        for stream in (child.process.stdout, child.process.stderr):
+            if stream is not None:
+                os.set_blocking(stream.fileno(), False)
+                child.streams[stream] = LineBuffer()
+                self._selector.register(stream, selectors.EVENT_READ, child)
+        self._writer.say(f"{spec.name} started, pid {child.process.pid}")
+
+    def _ended(self, child: _Child, process: subprocess.Popen[bytes]) -> None:
+        """Read what is left, report, clear away what it has left behind, and restart or end the launch."""
+        name, code = child.spec.name, process.returncode
+        for stream in list(child.streams):
+            self._drain(child, stream)
+            self._close(child, stream)
+        child.process = None
+        child.ended_with = code
+        if processes.signal_group(process.pid, signal.SIGTERM):
+            self._leftovers.append((time.monotonic() + LEFTOVERS, process.pid))
+        stopping = self._stop.began is not None
+        if code == 0:
+            self._writer.say(f"{name} finished")
+        elif stopping:
+            self._writer.say(f"{name} stopped: {processes.describe_exit(code)}")
+        else:
+            self._writer.reveal(name)
+            self._writer.say(f"{name} died: {processes.describe_exit(code)}", problem=True)
+        if stopping:
+            return
+        spec = child.spec
+        if spec.required:
+            self._begin_stop(f"{name} was required", processes.shell_code(code))
+        elif spec.respawn and (spec.max_retries < 0 or child.restarts < spec.max_retries):
+            child.restarts += 1
+            child.restart_at = time.monotonic() + spec.respawn_delay
+
+    def _restart_due(self) -> None:
+        for child in self._children:
+            if child.restart_at is not None and child.restart_at <= time.monotonic():
+                self._start(child)
+
+    def _kill_leftovers(self) -> None:
+        now = time.monotonic()
+        for when, group in self._leftovers:
+            if when <= now:
+                processes.signal_group(group, signal.SIGKILL)
+        self._leftovers = [entry for entry in self._leftovers if entry[0] > now]
+
+    # --- output ------------------------------------------------------------------------------------------------
+
+    def _read(self, timeout: float) -> None:
+        for key, _ in self._selector.select(timeout):
+            if isinstance(key.data, _Child):
+                self._drain(key.data, key.fileobj)  # type: ignore[arg-type]
+            else:
+                os.read(key.fd, 4096)  # the signal's number; its handler has noted it
+
+    def _drain(self, child: _Child, stream: IO[bytes]) -> None:
+        """Take what can be read now, in bounded portions so that a talkative process does not hold up the others."""
+        for _ in range(16):
+            try:
+                data = os.read(stream.fileno(), 65536)
+            except BlockingIOError:
+                return
+            for line in child.streams[stream].feed(data):
+                self._line(child, stream, line)
+            if not data:
+                self._close(child, stream)
+                return
+
+    def _close(self, child: _Child, stream: IO[bytes]) -> None:
+        if stream in child.streams:
+            for line in child.streams.pop(stream).flush():
+                self._line(child, stream, line)
+            self._selector.unregister(stream)
+            stream.close()
+
+    def _line(self, child: _Child, stream: IO[bytes], text: str) -> None:
+        error = child.process is not None and stream is child.process.stderr
+        self._writer.line(child.spec.name, text, child.spec.output, error)
+
+    # --- stopping ----------------------------------------------------------------------------------------------
+
+    def _on_signal(self, number: signal.Signals) -> None:
+        if self._stop.began is None:
+            self._begin_stop(f"{number.name} received", 128 + number)
+        else:
+            self._stop.hurry()
+
+    def _begin_stop(self, reason: str, code: int) -> None:
+        if self._stop.began is not None:
+            return
+        self._code = code
+        self._writer.say(f"{reason}: stopping everything")
+        for child in self._children:
+            child.restart_at = None
+        running = [child for child in self._children if child.process is not None]
+        self._stop.begin(len(running))
+
+    def _go_on_stopping(self) -> None:
+        """Tell the next process in turn, and all that are left when their time is up."""
+        running = [child for child in reversed(self._children) if child.process is not None]
+        stop, now = self._stop, time.monotonic()
+        while stop.turn_over(now):
+            pending = [child for child in running if child.spec.name not in stop.told]
+            if not pending:
+                break
+            stop.told.append(pending[0].spec.name)
+            self._signal(pending[0], signal.SIGINT)
+            stop.next_turn(now)
+        if stop.told and all(child.spec.name != stop.told[-1] for child in running):
+            stop.end_turn(now)
+        for number in stop.escalation(now):
+            for child in running:
+                self._writer.say(f"{child.spec.name} has not stopped: {number.name}", problem=True)
+                self._signal(child, number)
+            processes.signal_all(processes.descendants(), number)
+
+    def _signal(self, child: _Child, number: signal.Signals) -> None:
+        if child.process is not None:
+            processes.signal_group(child.process.pid, number)
+
+    @contextmanager
+    def _receive_signals(self) -> Iterator[None]:
+        """Turn stopping signals and deaths of children into something the selector sees."""
+        reader, writer = os.pipe()
+        for end in (reader, writer):
+            os.set_blocking(end, False)
+
+        def note(number: int, frame: FrameType | None) -> None:
+            self._signals.append(signal.Signals(number))
+
+        self._selector.register(reader, selectors.EVENT_READ, None)
+        old_handlers = {number: signal.signal(number, note) for number in STOPPING_SIGNALS}
+        old_handlers[signal.SIGCHLD] = signal.signal(signal.SIGCHLD, lambda number, frame: None)
+        old_wakeup = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+        try:
+            yield
+        finally:
+            signal.set_wakeup_fd(old_wakeup)
+            for number, handler in old_handlers.items():
+                signal.signal(number, handler)
+            os.close(reader)
+            os.close(writer)
+
+
+class _Stop:
+    """The clock of a shutdown: whose turn it is, and when to become more insistent."""
+
+    def __init__(self) -> None:
+        self.began: float | None = None
+        self.told: list[str] = []
+        self._turn = 0.0
+        self._turn_ends = 0.0
+        self._due: list[tuple[float, signal.Signals]] = []
+
+    def begin(self, count: int) -> None:
+        """Start the clock for `count` running processes."""
+        self.began = self._turn_ends = time.monotonic()
+        self._turn = min(TURN, TURNS / max(count, 1))
+        self._due = [(self.began + TERMINATE_AFTER, signal.SIGTERM), (self.began + KILL_AFTER, signal.SIGKILL)]
+
+    def expired(self) -> bool:
+        return self.began is not None and time.monotonic() > self.began + GIVE_UP_AFTER
+
+    def turn_over(self, now: float) -> bool:
+        return now >= self._turn_ends
+
+    def next_turn(self, now: float) -> None:
+        self._turn_ends = now + self._turn
+
+    def end_turn(self, now: float) -> None:
+        """The one whose turn it is has stopped already."""
+        self._turn_ends = min(self._turn_ends, now)
+
+    def hurry(self) -> None:
+        """Another signal: go one step further at once."""
+        if self._due:
+            self._due[0] = (time.monotonic(), self._due[0][1])
+
+    def escalation(self, now: float) -> list[signal.Signals]:
+        """The signals that are due now, each once."""
+        due = [number for when, number in self._due if when <= now]
+        self._due = [entry for entry in self._due if entry[0] > now]
+        return due
+
+    def deadlines(self) -> list[float]:
+        if self.began is None:
+            return []
+        turn = [self._turn_ends] if self._turn_ends > time.monotonic() - 0.01 else []
+        return [*turn, *(when for when, _ in self._due), self.began + GIVE_UP_AFTER]
