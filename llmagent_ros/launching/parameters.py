@@ -31,13 +31,13 @@ def evaluate(name: str, text: str, type_name: str | None, context: Context) -> P
     if type_name is not None and type_name not in TYPES:
         raise UnknownNameError(f"type of parameter {name}", type_name, [*TYPES, "yaml"])
     literal = text if type_name in _SCALARS else _literal(name, text)
-    if not isinstance(literal, str):
-        return _checked(name, literal, type_name, text)
-    parts = substitution.parse(literal)
-    performed = substitution.perform(parts, context)
-    if type_name == "str" or (type_name is None and all(isinstance(part, str) for part in parts)):
-        return performed
-    return from_yaml(name, performed, type_name)
+    if isinstance(literal, list):
+        item_type = type_name.removeprefix(_LIST) if type_name else None
+        items = [_substituted(name, item, item_type, context) if isinstance(item, str) else item for item in literal]
+        return _checked(name, items, type_name, text)
+    if isinstance(literal, str):
+        return _substituted(name, literal, type_name, context)
+    return _checked(name, literal, type_name, text)
 
 
 def from_yaml(name: str, text: str, type_name: str | None = None) -> ParameterValue:
@@ -87,6 +87,15 @@ def _file(text: str, context: Context) -> Path:
     ) as handle:
         handle.write(text)
     return Path(handle.name)
+
+
+def _substituted(name: str, text: str, type_name: str | None, context: Context) -> ParameterValue:
+    """A text's value after substitution; one without substitutions stays text unless a type was asked for."""
+    parts = substitution.parse(text)
+    performed = substitution.perform(parts, context)
+    if type_name == "str" or (type_name is None and all(isinstance(part, str) for part in parts)):
+        return performed
+    return from_yaml(name, performed, type_name)
 
 
 def _literal(name: str, text: str) -> Any:
