@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -260,29 +259,40 @@ def test_parent_that_is_a_file(tmp_path: Path) -> None:
         _save(tmp_path / "file" / "b")
 
 
-WRITER = """
-import sys, torch
+KILLER = """
+import os, signal, sys
 from pathlib import Path
+import torch
 from llmagent_ros.bundle import next_bundle, save_bundle
 torch.set_num_threads(1)
-while True:
-    folder = next_bundle(Path(sys.argv[1]))
-    save_bundle(folder, adapter=None, adapter_config={}, critic={"w": torch.ones(20_000)}, meta={"base_digest": "x"})
-    print(folder.name, flush=True)
+tensors = {"w": torch.ones(50_000)}
+for moment in range(1000):
+    child = os.fork()
+    if child == 0:
+        events = 0
+        def die_at_the_moment(event, arguments):
+            global events
+            events += event == "open" or event.startswith(("os.", "shutil.", "tempfile."))
+            if events > moment:
+                os.kill(os.getpid(), signal.SIGKILL)
+        folder = next_bundle(Path(sys.argv[1]))
+        sys.addaudithook(die_at_the_moment)
+        save_bundle(folder, adapter=tensors, adapter_config={"r": 1}, critic=tensors, meta={"base_digest": "x"})
+        os._exit(0)
+    if os.waitpid(child, 0)[1] == 0:
+        break  # it came to its end before the moment did
+print(moment)
 """
 
 
-def test_killed_while_saving_every_name_is_a_whole_bundle(tmp_path: Path) -> None:
-    process = subprocess.Popen([sys.executable, "-c", WRITER, str(tmp_path)], stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    saved = [process.stdout.readline().strip() for _ in range(20)]
-    process.send_signal(signal.SIGKILL)
-    saved += process.stdout.read().split()
-    process.wait(10)
-    process.stdout.close()
+def test_killed_at_every_step_of_a_save_every_name_is_a_whole_bundle(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", KILLER, str(tmp_path)]
+    moments = int(subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout)
+    assert 8 <= moments < 999  # four files, the folder, its rename
     names = sorted(path.name for path in tmp_path.iterdir() if path.name.startswith("v"))
-    assert names[: len(saved)] == saved
+    assert names
     for name in names:
         load_bundle(tmp_path / name)
+    assert any(path.name.endswith(".tmp") for path in tmp_path.iterdir())
     prune_bundles(tmp_path, len(names), set())
     assert sorted(path.name for path in tmp_path.iterdir()) == names

@@ -111,6 +111,18 @@ def test_deleting_a_file_costs_time_only(replay: Replay, tmp_path: Path, suffix:
         assert np.array_equal(again.features(np.arange(21)), encode(again.texts(np.arange(21))))
 
 
+def test_marks_of_deleted_rows_do_not_come_back(replay: Replay, tmp_path: Path) -> None:
+    fill(replay)
+    replay.close()
+    (path,) = tmp_path.glob("*.features")
+    path.unlink()
+    for _ in range(2):  # the second time finds rows in the file again, most of them holes
+        with Replay(tmp_path / "replay.sqlite") as again:
+            again.use_base("base 1", WIDTH)
+            again.put_features([20], encode(["scene 20"]))
+            assert [text_id for text_id, _ in again.missing_features(100)] == list(range(20))
+
+
 def test_rows_cut_off_are_missing_again(replay: Replay, tmp_path: Path) -> None:
     fill(replay)
     replay.close()

@@ -24,12 +24,16 @@ def make(life: int, step: int) -> Transition:
     )
 
 
+def batch_size(step: int) -> int:
+    return 1 + step % 3 if step % 2 else 3
+
+
 def append_forever(path: Path, life: int, acknowledgements: Connection) -> None:
     replay = Replay(path)
     replay.use_base("base", 4)
     step = 0
     while True:
-        count = 1 + step % 3
+        count = batch_size(step)
         replay.append([make(life, step + k) for k in range(count)])
         acknowledgements.send(count)
         for text_id, _ in replay.missing_features(8):
@@ -56,12 +60,16 @@ def test_nothing_acknowledged_is_lost(tmp_path: Path) -> None:
         process.join(20)
         assert process.exitcode == -9
         acknowledged[life] += _drain(receiver)
+    boundaries = {0}
+    for _ in range(1000):
+        boundaries.add(max(boundaries) + batch_size(max(boundaries)))
     with Replay(path) as replay:
         for life, count in acknowledged.items():
             stored = replay.episode(f"run {life}", life)
             assert len(stored) >= count
             assert stored == [make(life, step) for step in range(len(stored))]
             assert len(stored) <= count + 3  # at most the append whose acknowledgement was cut off
+            assert len(stored) in boundaries  # and that one whole
         replay.use_base("base", 4)
         missing = {text_id for text_id, _ in replay.missing_features(100_000)}
         for text_id in range(int(replay.at(range(len(replay)), 1, 1.0).scene_id.max()) + 1):

@@ -12,6 +12,7 @@ import time
 import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -82,7 +83,7 @@ def test_a_text_is_stored_once(replay: Replay, tmp_path: Path) -> None:
     database.close()
 
 
-MALFORMED: dict[str, dict[str, object]] = {
+MALFORMED: dict[str, dict[str, Any]] = {
     "reward is nan": {"reward": float("nan")},
     "reward is inf": {"reward": float("inf")},
     "reward is 1e+39": {"reward": 1e39},
@@ -207,6 +208,19 @@ def test_a_full_store_refuses_and_keeps_what_it_has(tmp_path: Path) -> None:
         assert replay.recent(1)[0] == step(9_000_000, task="new")
 
 
+def test_a_failed_append_leaves_no_trace_in_the_ids(tmp_path: Path) -> None:
+    path = tmp_path / "replay.sqlite"
+    after = [step(1, task="third task", scene="third scene"), step(2, run="other run", episode=4)]
+    with Replay(path, config=ReplayConfig(max_bytes=1 << 17)) as replay:
+        replay.append([step(0)])
+        with pytest.raises(StoreError, match="full"):
+            replay.append([step(1, task="lost task", run="lost run"), step(2, scene="x" * (1 << 18))])
+        assert replay.append(after) == 2
+    with Replay(path) as replay:
+        assert replay.recent(9) == [step(0), *after]
+        assert replay.task(replay.at([1], 1, 1.0).task[0]) == "third task"
+
+
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     folder = tmp_path / "disk"
@@ -301,12 +315,21 @@ def test_closed_means_closed(replay: Replay) -> None:
         replay.append([step(0)])
 
 
-def test_sampling_beside_an_appending_thread_is_consistent(replay: Replay) -> None:
+@pytest.fixture
+def eager_switching() -> Iterator[None]:
+    """Threads take turns every few bytecodes, so that what is not guarded is seen half done."""
+    usual = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(usual)
+
+
+def test_sampling_beside_an_appending_thread_is_consistent(replay: Replay, eager_switching: None) -> None:
     replay.append([step(0)])
 
     def write() -> None:
-        for number in range(1, 4000, 20):
-            replay.append([step(k) for k in range(number, number + 20)])
+        for number in range(1, 8000, 10):
+            replay.append([step(k) for k in range(number, number + 10)])
 
     writer = threading.Thread(target=write)
     writer.start()
@@ -314,13 +337,13 @@ def test_sampling_beside_an_appending_thread_is_consistent(replay: Replay) -> No
     while writer.is_alive():
         batch = replay.sample(32, 3, 1.0, rng)
         first = batch.window.rewards[:, 0]
+        assert (batch.window.positions == first).all()
         for offset in range(3):
             there = batch.window.mask[:, offset]
             assert (batch.window.rewards[there, offset] == first[there] + offset).all()
-        assert (batch.window.positions == first).all()
     writer.join()
-    assert len(replay) == 4001
-    assert replay.at([0], 5000, 1.0).steps[0] == 4001
+    assert len(replay) == 8001
+    assert replay.at([0], 9000, 1.0).steps[0] == 8001
 
 
 def test_memory_stays_small_while_the_disk_fills(tmp_path: Path) -> None:
