@@ -34,7 +34,7 @@ def test_ramp_by_hand() -> None:
     guard.on_scan(0.0, 0.0)
     guard.on_policy_command(Velocity(0.5, -1.0), 0.0, 0.0)
     verdicts = [guard.decide(0.05 * k) for k in range(6)]
-    # 2.5 m/s^2 * 0.05 s = 0.125 m/s and 8 rad/s^2 * 0.05 s = 0.4 rad/s a tick; nothing at the first, no time has passed.
+    # 2.5 m/s^2 * 0.05 s = 0.125 m/s, 8 rad/s^2 * 0.05 s = 0.4 rad/s a tick; at the first one no time has passed.
     assert [v.velocity.linear for v in verdicts] == pytest.approx([0.0, 0.125, 0.25, 0.375, 0.5, 0.5])
     assert [v.velocity.angular for v in verdicts] == pytest.approx([0.0, -0.4, -0.8, -1.0, -1.0, -1.0])
     assert [v.limited for v in verdicts] == [("acceleration",)] * 4 + [(), ()]
@@ -232,7 +232,8 @@ def lockstep() -> Guard:
 def test_lockstep_answers_each_command_once_whatever_the_clock_says() -> None:
     stamps, answered = [0.4 * k for k in range(6)], []
     guard = lockstep()
-    for stamp, clock in zip(stamps, [0.0, 0.0, 0.4, 1.2, 0.8, 2.0]):  # /clock comes late, early, out of order
+    clocks = [0.0, 0.0, 0.4, 1.2, 0.8, 2.0]  # /clock comes late, early, out of order
+    for stamp, clock in zip(stamps, clocks, strict=True):
         assert guard.on_scan(stamp, clock)
         assert guard.on_policy_command(FORWARD, stamp, clock)
         verdict = guard.decide(clock)

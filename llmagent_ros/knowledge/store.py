@@ -62,7 +62,7 @@ class SkillStore:
             fcntl.flock(self._lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             self._lock_file.close()
-            raise StoreError(f"{folder}: another process has this store open") from error
+            raise StoreError(f"{folder}: another instance has this store open") from error
         self._database: sqlite3.Connection | None = None
         try:
             self._open()
