@@ -37,7 +37,7 @@ PROBE = (
     "import sys, sysconfig, importlib.util as u\n"
     "have = lambda name: int(u.find_spec(name) is not None)\n"
     "print(*sys.version_info[:2], have('venv') and have('ensurepip'), have('rclpy'), "
-    "sysconfig.get_path('include'), sep='|')"
+    "sysconfig.get_path('include'), sys.executable if sys.prefix == sys.base_prefix else sys._base_executable, sep='|')"
 )
 
 
@@ -46,10 +46,13 @@ class SetupError(Exception):
 
 
 class Interpreter:
-    """A Python that could make the environment: its path, version, and what it can import."""
+    """A Python: its path, version, and what it can import.
+
+    `base` is itself, or the Python that its virtual environment was made with.
+    """
 
     def __init__(self, path: str, answer: str) -> None:
-        major, minor, venv, rclpy, include = answer.strip().split("|")
+        major, minor, venv, rclpy, include, self.base = answer.strip().split("|")
         self.path = path
         self.version = (int(major), int(minor))
         self.has_venv = venv == "1"
@@ -159,7 +162,7 @@ def find_interpreter() -> Interpreter:
     """
     chosen = os.environ.get("PYTHON")
     names = [chosen] if chosen else [sys.executable, "python3", "python3.12", "python3.11", "python3.10"]
-    found = {i.path: i for i in map(probe, names) if i is not None}
+    found = {i.path: i for i in map(outside_venv, names) if i is not None}
     ros = os.environ.get("ROS_DISTRO")
     if ros:
         usable = [i for i in found.values() if i.has_rclpy and OLDEST <= i.version <= NEWEST]
@@ -172,6 +175,12 @@ def find_interpreter() -> Interpreter:
         raise SetupError(f"ROS 2 {ros} is sourced, but no Python here imports its rclpy (found: {seen}); "
                          "install ros-" + ros + "-rclpy, or unset ROS_DISTRO to use the wheels")
     raise SetupError(f"Python 3.11 or 3.12 is needed (found: {seen}); install one, or name it: make setup PYTHON=…")
+
+
+def outside_venv(name: str) -> Interpreter | None:
+    """`probe`, but of what a virtual environment was made with: one with the wheels in it is not an installed ROS 2."""
+    python = probe(name)
+    return python if python is None or python.base == python.path else probe(python.base)
 
 
 def probe(name: str) -> Interpreter | None:

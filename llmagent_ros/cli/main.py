@@ -64,7 +64,15 @@ def _dispatch(words: list[str]) -> int:
         parser.parse_args(words)
     module = _load(words[0])
     subparsers = argparse.ArgumentParser(prog="llmagent").add_subparsers(metavar="COMMAND")
-    return int(module.run(module.add_parser(subparsers).parse_args(words[1:])))
+    return int(module.run(_parse(module.add_parser(subparsers), words[1:])))
+
+
+def _parse(parser: argparse.ArgumentParser, words: list[str]) -> argparse.Namespace:
+    """Options may stand before, between and after other arguments, where the parser has no subparsers of its own."""
+    try:
+        return parser.parse_intermixed_args(words)
+    except TypeError:  # what argparse says to subparsers
+        return parser.parse_args(words)
 
 
 def _load(name: str) -> ModuleType:

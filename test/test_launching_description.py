@@ -1,0 +1,199 @@
+"""From launch files to command lines. Expected is what launch_ros 0.26 (Jazzy) made of the same elements."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+import yaml
+from launching_support import Workspace
+
+from llmagent_ros import config
+from llmagent_ros.errors import ConfigError
+from llmagent_ros.launching import description, document
+from llmagent_ros.launching.description import Launch
+
+SHIPPED = sorted((config.share_dir() / "launch").glob("*.launch.xml"))
+
+
+@pytest.fixture
+def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workspace:
+    workspace = Workspace(tmp_path)
+    monkeypatch.setenv("AMENT_PREFIX_PATH", str(workspace.prefix))
+    for name in ("a", "b", "c"):
+        workspace.script(name, "")
+    return workspace
+
+
+def expand(workspace: Workspace, content: str, **given: str) -> Launch:
+    scratch = workspace.prefix.parent / "scratch"
+    scratch.mkdir(exist_ok=True)
+    return description.expand(workspace.launch_file(content), given, scratch, {"HOME": "/home/me"})
+
+
+def command(launch: Launch, index: int = 0) -> list[str]:
+    """A command line without its program, parameter files replaced by what is in them."""
+    words = launch.processes[index].command[1:]
+    return [str(yaml.safe_load(Path(word).read_text())) if "launch_params_" in word else word for word in words]
+
+
+def parameter(workspace: Workspace, attributes: str, **given: str) -> object:
+    node = f'<node pkg="dummy" exec="a"><param name="p" {attributes}/></node>'
+    launch = expand(workspace, f'<arg name="n" default="3"/>{node}', **given)
+    return yaml.safe_load(Path(launch.processes[0].command[-1]).read_text())["/**"]["ros__parameters"]["p"]
+
+
+@pytest.mark.parametrize(
+    ("attributes", "value"),
+    [
+        ('value="3"', 3),
+        ('value="3.5"', 3.5),
+        ('value="true"', True),
+        ('value="yes"', True),
+        ('value="hello"', "hello"),
+        ('value="\'3\'"', "3"),
+        ('value="$(var n)"', 3),
+        ('value="\'$(var n)\'"', 3),
+        ('value="$(var n)" type="str"', "3"),
+        ('value="1" type="float"', 1.0),
+        ('value="1e-3" type="float"', 0.001),
+        ('value="1e-3"', "1e-3"),
+        ('value="[1, 2]"', [1, 2]),
+        ('value="[a, b]"', ["a", "b"]),
+        ('value="[$(var n), 4]"', [3, 4]),
+        ('value="[1, 2.5]" type="list_of_float"', [1.0, 2.5]),
+        ('value="" type="str"', ""),
+        ('value="2026-11-23" type="str"', "2026-11-23"),
+        ('value="$(var n)" type="yaml"', 3),
+    ],
+)
+def test_parameters_have_the_types_that_launch_gives_them(workspace: Workspace, attributes: str, value: object) -> None:
+    found = parameter(workspace, attributes)
+    assert (found, type(found)) == (value, type(value))
+
+
+@pytest.mark.parametrize(
+    "attributes",
+    ['value="2026-11-23"', 'value="null"', 'value="[1, a]"', 'value="x" type="int"', 'value="1" type="integer"',
+     'value="{a: 1}"', 'value="[]"', 'value="1.5" type="int"', ""],
+)  # fmt: skip
+def test_what_no_parameter_can_be_is_refused(workspace: Workspace, attributes: str) -> None:
+    with pytest.raises(ConfigError, match=r"test\.launch\.xml:1: "):
+        parameter(workspace, attributes)
+
+
+def test_a_node_with_everything(workspace: Workspace) -> None:
+    launch = expand(workspace, """
+        <arg name="who" default="me"/>
+        <set_env name="ONE" value="1$(env HOME)"/>
+        <node pkg="dummy" exec="a" name="n" namespace="ns" args="-x $(var who) 'two words'" ros_args="--log-level debug"
+              exec_name="label" output="screen" respawn="$(equals $(var who) me)" respawn_delay="0.5" cwd="/">
+          <param name="i" value="1"/>
+          <param name="deep"><param name="er" value="2"/></param>
+          <remap from="x" to="y/$(var who)"/>
+          <env name="TWO" value="$(env ONE)2"/>
+        </node>""")
+    spec = launch.processes[0]
+    assert command(launch) == [
+        "-x", "me", "two words", "--ros-args", "--log-level", "debug",
+        "--ros-args", "-r", "__node:=n", "-r", "__ns:=/ns",
+        "--params-file", "{'/ns/n': {'ros__parameters': {'i': 1}}}",
+        "--params-file", "{'/ns/n': {'ros__parameters': {'deep.er': 2}}}",
+        "-r", "x:=y/me",
+    ]  # fmt: skip
+    assert (spec.name, spec.output, spec.cwd) == ("label-1", "screen", Path("/"))
+    assert (spec.respawn, spec.respawn_delay) == (True, 0.5)
+    assert spec.environment == {"HOME": "/home/me", "ONE": "1/home/me", "TWO": "1/home/me2"}
+
+
+def test_groups_scope_namespaces_parameters_remaps_environment_and_values(workspace: Workspace) -> None:
+    launch = expand(workspace, """
+        <let name="n" value="1"/>
+        <group>
+          <push_ros_namespace namespace="outer"/>
+          <set_parameter name="use_sim_time" value="true"/>
+          <set_remap from="r1" to="r2"/>
+          <set_env name="E" value="set"/>
+          <let name="n" value="2"/>
+          <group>
+            <push-ros-namespace namespace="in"/>
+            <node pkg="dummy" exec="a" args="$(var n)"/>
+          </group>
+          <node pkg="dummy" exec="b" namespace="/abs/"><remap from="q" to="p"/></node>
+        </group>
+        <group scoped="false"><let name="n" value="4"/></group>
+        <node pkg="dummy" exec="c" args="$(var n)"/>""")
+    sim_time = ["-p", "use_sim_time:=True"]
+    assert command(launch, 0) == ["2", "--ros-args", "-r", "__ns:=/outer/in", *sim_time, "-r", "r1:=r2"]
+    assert command(launch, 1) == ["--ros-args", "-r", "__ns:=/abs", *sim_time, "-r", "r1:=r2", "-r", "q:=p"]
+    assert command(launch, 2) == ["4", "--ros-args"]
+    assert [spec.environment.get("E") for spec in launch.processes] == ["set", "set", None]
+
+
+def test_conditions_and_names_count_only_what_starts(workspace: Workspace) -> None:
+    launch = expand(workspace, """
+        <arg name="flag" default="False"/>
+        <node pkg="dummy" exec="a" if="$(var flag)"/>
+        <node pkg="dummy" exec="b" unless="$(var flag)"/>
+        <group if="$(var flag)"><node pkg="dummy" exec="missing"/></group>
+        <node pkg="dummy" exec="c" if="1"/>""")
+    assert [spec.name for spec in launch.processes] == ["b-1", "c-2"]
+
+
+def test_includes_take_arguments_and_know_their_own_folder(workspace: Workspace) -> None:
+    inner = workspace.share / "sub" / "inner.launch.xml"
+    inner.parent.mkdir()
+    inner.write_text("""<launch>
+        <arg name="who" default="nobody"/><arg name="other" default="$(var who)-2"/>
+        <node pkg="dummy" exec="a" args="$(var who) $(var other) $(dirname)"/></launch>""")
+    launch = expand(workspace, """
+        <group><include file="$(dirname)/sub/inner.launch.xml"><arg name="who" value="you"/></include></group>
+        <include file="$(find-pkg-share dummy)/sub/inner.launch.xml"/>
+        <node pkg="dummy" exec="b" args="$(dirname)"/>""", other="given")
+    assert command(launch, 0) == ["you", "given", str(inner.parent), "--ros-args"]
+    assert command(launch, 1) == ["nobody", "given", str(inner.parent), "--ros-args"]
+    assert command(launch, 2) == [str(workspace.share), "--ros-args"]
+
+
+def test_a_file_that_includes_itself_is_refused(workspace: Workspace) -> None:
+    with pytest.raises(ConfigError, match="include itself"):
+        expand(workspace, '<include file="$(filename)"/>')
+
+
+def test_the_last_of_an_argument_given_twice_counts() -> None:
+    assert description.parse_arguments(["a:=1", "b:=x:=y", "a:=2"]) == {"a": "2", "b": "x:=y"}
+    for word in ("a", ":=1", "a:=", "a=1"):
+        with pytest.raises(ConfigError, match="expected name:=value"):
+            description.parse_arguments([word])
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+def test_shipped_launch_files_expand(path: Path, tmp_path: Path) -> None:
+    """Every node's executable, parameter file and argument exists, with and without the live view."""
+    given = {"robot": "sim_diffdrive"}
+    for environment in ({}, {"LLMAGENT_TTY": "/dev/pts/0"}):
+        launch = description.expand(path, given, tmp_path, {**os.environ, **environment})
+        shown = any(spec.name.startswith("console_node") for spec in launch.processes)
+        assert shown == (bool(environment) and "console" in {argument.name for argument in launch.arguments})
+
+
+def test_the_arguments_of_the_stable_command_line_are_there() -> None:
+    names = {argument.name for argument in description.arguments(config.share_dir() / "launch" / "sim.launch.xml")}
+    assert {"headless", "task", "episodes", "seed", "model", "console", "out"} <= names
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+def test_includes_of_shipped_files_pass_only_declared_arguments(path: Path) -> None:
+    """launch itself takes an argument that the included file does not know in silence."""
+    for include in _includes(document.read(path)):
+        included = Path(include.attributes["file"].replace("$(find-pkg-share llmagent_ros)", str(config.share_dir())))
+        declared = {element.attributes["name"] for element in document.declared(document.read(included))}
+        assert {argument.attributes["name"] for argument in include.all("arg")} <= declared
+
+
+def _includes(element: document.Element) -> list[document.Element]:
+    found = list(element.all("include"))
+    for child in element.children:
+        found += _includes(child)
+    return found

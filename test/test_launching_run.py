@@ -1,0 +1,297 @@
+"""`llmagent launch` with real processes and real signals."""
+
+from __future__ import annotations
+
+import os
+import pty
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from launching_support import DEADLINE, Workspace, running, wait_until
+
+WAITS = """
+    say({name!r} + "_up")
+    try:
+        signal.pause()
+    except KeyboardInterrupt:
+        say({name!r} + "_down", str(time.monotonic()))
+"""
+IGNORES = """
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    say({name!r} + "_up")
+    while True:
+        time.sleep(60)
+"""
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Workspace:
+    return Workspace(tmp_path)
+
+
+def finish(process: subprocess.Popen[str]) -> tuple[int, str, str]:
+    out, err = process.communicate(timeout=DEADLINE)
+    return process.returncode, out, err
+
+
+def test_a_required_process_ends_the_launch_with_its_exit_code(workspace: Workspace) -> None:
+    workspace.script("stays", WAITS.format(name="stays"))
+    workspace.script("ends", """
+        while not Path(os.environ["SEEN"], "stays_up").exists():
+            time.sleep(0.01)
+        sys.exit(7)
+    """)
+    file = workspace.launch_file('<node pkg="dummy" exec="stays"/><node pkg="dummy" exec="ends" on_exit="shutdown"/>')
+    result = workspace.run(file)
+    assert result.returncode == 7
+    assert "ends-2 died: exit code 7" in result.stdout
+    assert "ends-2 was required" in result.stdout
+    assert (workspace.seen / "stays_down").exists()
+
+
+def test_a_required_process_that_succeeds_ends_it_with_0_even_when_another_died(workspace: Workspace) -> None:
+    workspace.script("dies", "say('died'); os.kill(os.getpid(), signal.SIGSEGV)")
+    workspace.script("ends", """
+        while not Path(os.environ["SEEN"], "died").exists():
+            time.sleep(0.01)
+        time.sleep(0.1)
+    """)
+    file = workspace.launch_file('<node pkg="dummy" exec="dies"/><node pkg="dummy" exec="ends" on_exit="shutdown"/>')
+    result = workspace.run(file)
+    assert result.returncode == 0
+    assert "dies-1 died: killed by SIGSEGV" in result.stdout
+
+
+def test_the_last_words_of_one_that_dies_are_shown(workspace: Workspace) -> None:
+    workspace.script("dies", "print('what I was doing'); sys.exit(3)")
+    result = workspace.run(workspace.launch_file('<node pkg="dummy" exec="dies" output="own_log"/>'))
+    assert result.returncode == 3
+    assert "[dies-1] what I was doing" in result.stdout
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_stops_everything_in_reverse_order(workspace: Workspace, number: signal.Signals) -> None:
+    names = ["first", "second", "third"]
+    for name in names:
+        workspace.script(name, WAITS.format(name=name))
+    process = workspace.start(workspace.launch_file("".join(f'<node pkg="dummy" exec="{name}"/>' for name in names)))
+    for name in names:
+        workspace.wait(f"{name}_up")
+    process.send_signal(number)
+    code, _, err = finish(process)
+    assert (code, err) == (128 + number, "")
+    stopped_at = [float(workspace.wait(f"{name}_down")) for name in names]
+    assert stopped_at == sorted(stopped_at, reverse=True)
+
+
+def test_what_ignores_signals_is_down_within_5_s_with_its_grandchildren(workspace: Workspace) -> None:
+    """One stubborn process, a stubborn child in its group, and a stubborn one that left for a session of its own."""
+    workspace.script("grandchild", IGNORES.format(name="grandchild"))
+    workspace.script("escaped", IGNORES.format(name="escaped"))
+    workspace.script("stubborn", f"""
+        here = Path(sys.argv[0]).parent
+        subprocess.Popen([here / "grandchild"])
+        subprocess.Popen([here / "escaped"], start_new_session=True)
+        {IGNORES.format(name="stubborn")}
+    """.replace("\n    ", "\n        "))
+    process = workspace.start(workspace.launch_file('<node pkg="dummy" exec="stubborn"/>'))
+    pids = [workspace.wait(f"{name}_up") for name in ("stubborn", "grandchild", "escaped")]
+    began = time.monotonic()
+    process.send_signal(signal.SIGINT)
+    code, out, _ = finish(process)
+    assert time.monotonic() - began < 5.0
+    assert code == 130
+    assert "SIGTERM" in out
+    assert "SIGKILL" in out
+    assert not any(running(pid) for pid in pids)
+
+
+def test_more_signals_make_it_hurry(workspace: Workspace) -> None:
+    workspace.script("stubborn", IGNORES.format(name="stubborn"))
+    process = workspace.start(workspace.launch_file('<node pkg="dummy" exec="stubborn"/>'))
+    workspace.wait("stubborn_up")
+    assert process.stdout is not None
+    began = time.monotonic()
+    process.send_signal(signal.SIGINT)
+    for word in ("SIGINT received", "SIGTERM", "died|stopped"):
+        for line in process.stdout:
+            if any(option in line for option in word.split("|")):
+                break
+        process.send_signal(signal.SIGINT)
+    process.wait(timeout=DEADLINE)
+    assert time.monotonic() - began < 2.0
+
+
+def test_what_a_dead_process_leaves_behind_is_stopped(workspace: Workspace) -> None:
+    workspace.script("left", IGNORES.format(name="left"))
+    workspace.script("parent", """
+        subprocess.Popen([Path(sys.argv[0]).parent / "left"])
+        while not Path(os.environ["SEEN"], "left_up").exists():
+            time.sleep(0.01)
+        sys.exit(4)
+    """)
+    workspace.script("stays", WAITS.format(name="stays"))
+    file = workspace.launch_file('<node pkg="dummy" exec="parent"/><node pkg="dummy" exec="stays"/>')
+    process = workspace.start(file)
+    pid = workspace.wait("left_up")
+    wait_until(lambda: not running(pid), "the orphan is still there")
+    assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    assert finish(process)[0] == 130
+
+
+def test_a_launch_that_is_killed_takes_its_processes_along(workspace: Workspace) -> None:
+    workspace.script("node", WAITS.format(name="node"))
+    process = workspace.start(workspace.launch_file('<node pkg="dummy" exec="node"/>'))
+    pid = workspace.wait("node_up")
+    process.kill()
+    process.communicate()
+    wait_until(lambda: not running(pid), "the node outlived its launch")
+    assert workspace.wait("node_down")
+
+
+def test_respawn_starts_again_until_the_retries_are_used_up(workspace: Workspace) -> None:
+    workspace.script("flaky", """
+        count = len(list(Path(os.environ["SEEN"]).glob("run*")))
+        say(f"run{count}")
+        sys.exit(5)
+    """)
+    file = workspace.launch_file(
+        '<node pkg="dummy" exec="flaky" respawn="true" respawn_delay="0.01" respawn_max_retries="2"/>'
+    )
+    result = workspace.run(file)
+    assert result.returncode == 5
+    assert len(list(workspace.seen.glob("run*"))) == 3
+
+
+def test_nothing_respawns_while_stopping(workspace: Workspace) -> None:
+    workspace.script("node", WAITS.format(name="node"))
+    process = workspace.start(workspace.launch_file('<node pkg="dummy" exec="node" respawn="true"/>'))
+    workspace.wait("node_up")
+    (workspace.seen / "node_up").unlink()
+    process.send_signal(signal.SIGINT)
+    assert finish(process)[0] == 130
+    assert not (workspace.seen / "node_up").exists()
+
+
+def test_lines_of_several_processes_are_prefixed_and_never_mixed(workspace: Workspace) -> None:
+    workspace.script("talks", """
+        for number in range(300):
+            os.write(1, f"{sys.argv[1]} {number} ".encode())
+            os.write(1, b"x" * 50 + b"\\n")
+        os.write(1, "unfinished é".encode())
+    """)
+    nodes = "".join(f'<executable cmd="$(exec-in-pkg talks dummy) {name}" output="screen"/>' for name in "abc")
+    result = workspace.run(workspace.launch_file(nodes))
+    lines = [line for line in result.stdout.splitlines() if "[launch]" not in line]
+    assert "\x1b" not in result.stdout
+    for number, name in enumerate("abc", start=1):
+        own = [line for line in lines if line.startswith(f"[talks-{number}] ")]
+        assert own[:-1] == [f"[talks-{number}] {name} {i} {'x' * 50}" for i in range(300)]
+        assert own[-1] == f"[talks-{number}] unfinished é"
+    assert len(lines) == 903
+
+
+def test_output_log_shows_only_errors_and_keeps_all(workspace: Workspace, tmp_path: Path) -> None:
+    workspace.script("both", "print('to out'); print('to err', file=sys.stderr)")
+    result = workspace.run(workspace.launch_file('<node pkg="dummy" exec="both"/>'))
+    assert "[both-1] to err" in result.stdout
+    assert "to out" not in result.stdout
+    log = next((tmp_path / "log").rglob("launch.log")).read_text()
+    assert "[both-1] to out" in log
+    assert "[both-1] to err" in log
+
+
+@pytest.mark.parametrize(("extra", "coloured"), [({}, True), ({"NO_COLOR": "1"}, False)])
+def test_colour_only_on_a_terminal(workspace: Workspace, extra: dict[str, str], coloured: bool) -> None:
+    workspace.script("talks", "print('hello', os.environ['LLMAGENT_TTY'])")
+    file = workspace.launch_file('<node pkg="dummy" exec="talks" output="screen"/>')
+    master, slave = pty.openpty()
+    name = os.ttyname(slave)
+    environment = {**workspace.environment, "TERM": "xterm", **extra}
+    command = [sys.executable, "-m", "llmagent_ros.cli.main", "launch", str(file)]
+    process = subprocess.Popen(command, stdout=slave, stderr=slave, env=environment)
+    os.close(slave)
+    text = b""
+    while True:
+        try:
+            data = os.read(master, 4096)
+        except OSError:  # the other end is closed
+            break
+        if not data:
+            break
+        text += data
+    os.close(master)
+    assert process.wait(timeout=DEADLINE) == 0
+    assert f"hello {name}".encode() in text
+    assert (b"\x1b[" in text) is coloured
+
+
+def test_a_reader_that_goes_away_ends_the_launch(workspace: Workspace) -> None:
+    workspace.script("talks", """
+        say("talks_up")
+        while True:
+            print("line", flush=True)
+            time.sleep(0.01)
+    """)
+    process = workspace.start(workspace.launch_file('<node pkg="dummy" exec="talks" output="screen"/>'))
+    pid = workspace.wait("talks_up")
+    assert process.stdout is not None
+    process.stdout.close()
+    assert process.wait(timeout=DEADLINE) == 128 + signal.SIGPIPE
+    assert not running(pid)
+
+
+def test_parameter_files_are_there_while_it_runs_and_gone_after(workspace: Workspace) -> None:
+    workspace.script("node", """
+        path = sys.argv[sys.argv.index("--params-file") + 1]
+        say("path", path)
+        say("content", Path(path).read_text())
+    """)
+    file = workspace.launch_file('<node pkg="dummy" exec="node"><param name="a" value="1"/></node>')
+    assert workspace.run(file).returncode == 0
+    assert workspace.wait("content").split() == ["/**:", "ros__parameters:", "a:", "1"]
+    assert not Path(workspace.wait("path")).exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "words", "problem"),
+    [
+        ('<node pkg="dummy" exec="good"/>', ["speling:=1"], "unknown launch argument of test.launch.xml 'speling'"),
+        ('<node pkg="dummy" exec="good"/>', ["novalue"], "malformed launch argument 'novalue'"),
+        ('<node pkg="dummy" exec="good"/><node pkg="dummy" exec="bad"/>', [], "'bad'; valid: good"),
+        ('<node pkg="dummy" exec="good"/><node pkg="nope" exec="x"/>', [], "unknown package 'nope'; valid: "),
+        ('<node pkg="dummy" exec="good"/><nod/>', [], "unknown tag in <launch> 'nod'; valid: arg,"),
+        ('<node pkg="dummy" exec="good" respwan="true"/>', [], "unknown attribute of <node> 'respwan'; valid: args,"),
+        ('<node pkg="dummy" exec="good"><param from="/no/such.yaml"/></node>', [], "/no/such.yaml does not exist"),
+        ('<node pkg="dummy" exec="good"/><include file="/no/such.launch.xml"/>', [], "/no/such.launch.xml"),
+        ('<node pkg="dummy" exec="good"', [], "not well-formed XML"),
+        ('<node pkg="dummy" exec="good" if="maybe"/>', [], "'maybe' is no truth value; valid: true, false"),
+        ('<node pkg="dummy" exec="good"/><let name="x" value="$(vra y)"/>', [], "unknown substitution 'vra'"),
+        ('<arg name="must"/><node pkg="dummy" exec="good"/>', [], "launch argument must must be given"),
+        ('<arg name="m" default="c"><choice value="a"/></arg><node pkg="dummy" exec="good"/>', [], "'c'; valid: a"),
+    ],
+)
+def test_a_mistake_is_one_line_and_starts_nothing(
+    workspace: Workspace, content: str, words: list[str], problem: str
+) -> None:
+    workspace.script("good", "say('started')")
+    result = workspace.run(workspace.launch_file(content), *words)
+    assert result.returncode == 2
+    assert result.stdout == ""
+    assert result.stderr.count("\n") == 1
+    assert problem in result.stderr
+    assert not (workspace.seen / "started").exists()
+
+
+def test_an_unknown_file_lists_the_shipped_ones(workspace: Workspace) -> None:
+    result = workspace.run("simm")
+    assert result.returncode == 2
+    assert result.stderr == (
+        "llmagent: unknown launch file 'simm'; valid: path to a .launch.xml file, robot, sim, teleop\n"
+    )

@@ -1,0 +1,162 @@
+"""tools/setup_venv.py: at once when there is nothing to do, one clear line when something is missing."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+COPIED = ("tools", "requirements", "llmagent_interfaces", "setup.py", "setup.cfg", "package.xml")
+DEADLINE = 60.0  # s
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """What the set-up reads of a checkout, and nothing else."""
+    root = tmp_path / "checkout"
+    root.mkdir()
+    for name in COPIED:
+        source = ROOT / name
+        if source.is_dir():
+            shutil.copytree(source, root / name, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy(source, root / name)
+    return root
+
+
+def command(root: Path) -> list[str]:
+    return [sys.executable, str(root / "tools" / "setup_venv.py")]
+
+
+def environment(**changes: str) -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if name not in ("ROS_DISTRO", "PYTHON", "CXX")}
+    return {**kept, **changes}
+
+
+def set_up(root: Path, **changes: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command(root), env=environment(**changes), capture_output=True, text=True, timeout=DEADLINE, check=False
+    )
+
+
+def fake_python(folder: Path, version: str = "3|11", venv: int = 1, include: str = "") -> str:
+    """A program that answers as such a Python would."""
+    path = folder / "fakepython"
+    answer = f"{version}|{venv}|0|{include or sysconfig.get_path('include')}|{path}"
+    path.write_text(f"#!/bin/sh\necho '{answer}'\n")
+    path.chmod(0o755)
+    return str(path)
+
+
+def tools_without(folder: Path, *missing: str) -> str:
+    """A PATH on which these programs are not."""
+    names = {"c++", "g++", "clang++", "make", "sh", "env"} - set(missing)
+    bin_folder = folder / "bin"
+    bin_folder.mkdir()
+    for name in names:
+        (bin_folder / name).symlink_to("/bin/true")
+    return str(bin_folder)
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        (lambda tmp: {"PYTHON": fake_python(tmp, "3|9")}, "Python 3.11 or 3.12 is needed (found: Python 3.9 ("),
+        (lambda tmp: {"PYTHON": fake_python(tmp, "3|13")}, "Python 3.11 or 3.12 is needed (found: Python 3.13 ("),
+        (lambda tmp: {"PYTHON": "/no/such/python"}, "Python 3.11 or 3.12 is needed (found: none)"),
+        (lambda tmp: {"PYTHON": fake_python(tmp, venv=0)}, "has no venv module; install it"),
+        (lambda tmp: {"PYTHON": fake_python(tmp, include="/nowhere")}, "has no C headers; install them"),
+        (lambda tmp: {"PATH": tools_without(tmp, "c++", "g++", "clang++")}, "no C++ compiler; install one"),
+        (lambda tmp: {"PATH": tools_without(tmp, "make")}, "no make; install it"),
+        (lambda tmp: {"PYTHON": fake_python(tmp), "ROS_DISTRO": "jazzy"}, "ROS 2 jazzy is sourced, but no Python"),
+    ],
+)
+def test_what_is_missing_is_said_in_one_line(
+    checkout: Path, tmp_path: Path, changes: Callable[[Path], dict[str, str]], problem: str
+) -> None:
+    result = set_up(checkout, **changes(tmp_path))
+    assert (result.returncode, result.stdout) == (2, "")
+    assert result.stderr.startswith("error: ")
+    assert problem in result.stderr
+    assert result.stderr.count("\n") == 1
+    assert not (checkout / ".venv").exists()
+
+
+def test_after_a_cut_off_run_it_starts_clean_and_without_a_network_fails_in_one_line(checkout: Path) -> None:
+    (checkout / ".venv" / "half").mkdir(parents=True)
+    (checkout / ".venv" / "pip.running").touch()
+    result = set_up(checkout, PIP_NO_INDEX="1", PIP_FIND_LINKS=str(checkout), PIP_CONFIG_FILE=os.devnull)
+    assert "removing .venv: the last set-up did not finish" in result.stdout
+    assert not (checkout / ".venv" / "half").exists()
+    assert result.returncode == 2
+    assert result.stderr.startswith("error: pip could not install the requirements; check the network")
+    assert "log/setup.log" in result.stderr
+    assert result.stderr.count("\n") == 1
+    assert "No matching distribution" in (checkout / "log" / "setup.log").read_text()
+    assert (checkout / ".venv" / "pip.running").exists()
+
+
+def ready(root: Path) -> None:
+    """Make the checkout look like one that has been set up."""
+    code = "import runpy, sys; print(runpy.run_path(sys.argv[1])['input_hash']())"
+    script = str(root / "tools" / "setup_venv.py")
+    answer = subprocess.run(
+        [sys.executable, "-c", code, script], env=environment(), capture_output=True, text=True, check=True
+    )
+    (root / ".venv" / "bin").mkdir(parents=True)
+    for name in ("python", "llmagent"):
+        (root / ".venv" / "bin" / name).symlink_to("/bin/true")
+    (root / ".venv" / "setup.stamp").write_text(answer.stdout.strip())
+
+
+def test_with_nothing_to_do_it_is_silent_and_quick(checkout: Path) -> None:
+    ready(checkout)
+    began = time.monotonic()
+    result = set_up(checkout, PATH="/nowhere")
+    assert time.monotonic() - began < 1.0
+    assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
+
+
+@pytest.mark.parametrize(
+    "change",
+    ["requirements/core.txt", "llmagent_interfaces/msg/Scene.msg", "setup.py", "tools/setup_venv.py", "new.msg"],
+)
+def test_every_input_counts(checkout: Path, change: str) -> None:
+    ready(checkout)
+    path = checkout / ("llmagent_interfaces/msg/New.msg" if change == "new.msg" else change)
+    with path.open("a") as handle:
+        handle.write("\n# changed\n")
+    result = set_up(checkout, PYTHON="/no/such/python")
+    assert "Python 3.11 or 3.12 is needed" in result.stderr
+
+
+@pytest.mark.parametrize("damage", ["pip.running", "bin/llmagent", "bin/python", "setup.stamp"])
+def test_a_set_up_that_was_cut_off_is_noticed(checkout: Path, damage: str) -> None:
+    ready(checkout)
+    path = checkout / ".venv" / damage
+    if damage == "pip.running":
+        path.touch()
+    else:
+        path.unlink()
+    assert "Python 3.11 or 3.12 is needed" in set_up(checkout, PYTHON="/no/such/python").stderr
+
+
+def test_a_second_one_waits_for_the_first(checkout: Path) -> None:
+    ready(checkout)
+    (checkout / "log").mkdir()
+    with (checkout / "log" / "setup.lock").open("w") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        process = subprocess.Popen(command(checkout), env=environment(), stdout=subprocess.PIPE, text=True)
+        assert process.stdout is not None
+        assert "another set-up is running" in process.stdout.readline()
+        assert process.poll() is None
+    assert process.wait(timeout=DEADLINE) == 0
