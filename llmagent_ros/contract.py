@@ -22,7 +22,8 @@ NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Phrase = Annotated[str, Field(pattern=r"^[a-z][a-z ]*[a-z]$", max_length=40)]
 
-SCENE_PARTS = ("task", "objects", "scan", "motion", "history")
+ScenePart = Literal["task", "objects", "scan", "motion", "history"]
+SCENE_PARTS: tuple[ScenePart, ...] = ("task", "objects", "scan", "motion", "history")
 
 
 @dataclass(config=_STRICT, frozen=True)
@@ -94,7 +95,7 @@ class SceneFormat:
     """
 
     sectors: dict[str, tuple[Finite, Finite]]
-    parts: tuple[Literal["task", "objects", "scan", "motion", "history"], ...] = SCENE_PARTS
+    parts: tuple[ScenePart, ...] = SCENE_PARTS
     max_clearance: Positive = 5.0
     bearing_step: Positive = 10.0
     history: Annotated[int, Field(ge=0, le=16)] = 3

@@ -34,7 +34,13 @@ def say_distance(metres: float, limit: float) -> str:
 
 
 def say_objects(
-    objects: Iterable[SeenObject] | None, *, task: str, names: Sequence[str], bearing_step: float, limit: float, most: int
+    objects: Iterable[SeenObject] | None,
+    *,
+    task: str,
+    names: Sequence[str],
+    bearing_step: float,
+    limit: float,
+    most: int,
 ) -> str:
     """The objects that the task names first, seen or not, then the nearest others, `most` in all.
 

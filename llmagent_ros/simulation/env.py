@@ -27,10 +27,10 @@ class NavigateEnv(gym.Env[Observation, np.int64]):
             linear in m/s, angular in rad/s. instruction: text.
     Action: index into the robot contract's phrases, held for one control period.
     Reward, end of episode: the task file (config/tasks). Truncated by the task's max_steps.
-    Info: `stamp` s, and once an episode ended `success` and `reason`.
+    Info: once an episode ended, `success` and `reason`.
     """
 
-    metadata = {"render_modes": ["rgb_array", "human"], "render_fps": 2.5}
+    metadata = {"render_modes": ["rgb_array"], "render_fps": 2.5}  # noqa: RUF012 - as Gymnasium declares it
 
     def __init__(
         self, robot: str = "sim_diffdrive", task: str = "navigate", render_mode: str | None = None
@@ -40,7 +40,7 @@ class NavigateEnv(gym.Env[Observation, np.int64]):
         self.render_mode = render_mode
         self.contract = load_contract(robot)
         sensors = SensorConfig()
-        self.simulator = Simulator(self.contract, load_task(task), sensors=sensors, gui=render_mode == "human")
+        self.simulator = Simulator(self.contract, load_task(task), sensors=sensors)
         self._readings: Readings | None = None
         size = (sensors.image_height, sensors.image_width, 3)
         characters = string.ascii_letters + string.digits + string.punctuation + " "
@@ -60,15 +60,13 @@ class NavigateEnv(gym.Env[Observation, np.int64]):
         """A new world; with a seed, the first of that seed's sequence."""
         super().reset(seed=seed)
         self._readings = self.simulator.reset(seed)
-        return self._observation(self._readings), {"stamp": self.simulator.time}
+        return self._observation(self._readings), {}
 
     def step(self, action: np.int64) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
         """Holds one action phrase for a control period."""
         phrase = self.contract.phrases[int(action)]
         self._readings, outcome = self.simulator.step(self.contract.command(phrase))
-        info: dict[str, Any] = {"stamp": self.simulator.time}
-        if outcome.ended:
-            info |= {"success": outcome.success, "reason": outcome.reason}
+        info: dict[str, Any] = {"success": outcome.success, "reason": outcome.reason} if outcome.ended else {}
         return self._observation(self._readings), outcome.reward, outcome.terminated, outcome.truncated, info
 
     @property
@@ -77,8 +75,8 @@ class NavigateEnv(gym.Env[Observation, np.int64]):
         assert self._readings is not None, "reset first"
         return self._readings
 
-    def render(self) -> NDArray[np.uint8] | None:  # type: ignore[override]
-        """The robot's camera image ("rgb_array"); the window draws itself ("human")."""
+    def render(self) -> NDArray[np.uint8] | None:
+        """The robot's camera image ("rgb_array")."""
         return self._readings.image.rgb if self.render_mode == "rgb_array" and self._readings else None
 
     def close(self) -> None:

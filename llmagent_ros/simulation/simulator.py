@@ -38,6 +38,7 @@ class Simulator:
         self.instruction = ""
         self._target = ""
         self._gap: float | None = None
+        self._collided = False
 
     def set_task(self, task: TaskConfig) -> None:
         """The task of the next episode."""
@@ -58,9 +59,14 @@ class Simulator:
         wording = self._task.instructions[int(rng.integers(len(self._task.instructions)))]
         self._physics.load(self._world_config, self.world)
         self.follow(wording.format(object=self.world.target))
-        self.steps = 0
+        self.steps, self._collided = 0, False
         self.time += self._contract.control_period
         return self._physics.read(self.time)
+
+    @property
+    def episode(self) -> int:
+        """Number of the current episode in its seed's sequence, from 0."""
+        return max(self._drawn - 1, 0)
 
     def follow(self, instruction: str) -> bool:
         """Judges by this instruction from now on; False when this world holds nothing that it names."""
@@ -72,12 +78,23 @@ class Simulator:
 
     def step(self, command: Velocity) -> tuple[Readings, Outcome]:
         """Advances one control period under a velocity command held throughout."""
-        collided = self._physics.drive(command, self._contract.control_period)
-        self.time += self._contract.control_period
+        readings = self.advance(command, self._contract.control_period)
+        return readings, self.judge()
+
+    def advance(self, command: Velocity, duration: float) -> Readings:
+        """Holds a command for `duration` s, or until the robot hits something; time passes all the same."""
+        if not self._collided:
+            self._collided = self._physics.drive(command, duration)
+        self.time += duration
+        return self._physics.read(self.time)
+
+    def judge(self) -> Outcome:
+        """The outcome of the control period that ends now."""
         self.steps += 1
         previous, self._gap = self._gap, self._physics.gap(self._target)
-        outcome = judge(self._task, gap=self._gap, previous_gap=previous, collided=collided, steps=self.steps)
-        return self._physics.read(self.time), outcome
+        return judge(
+            self._task, gap=self._gap, previous_gap=previous, collided=self._collided, steps=self.steps
+        )
 
     def gap(self) -> float | None:
         """True distance to the target's surface, m; None without one."""

@@ -1,0 +1,50 @@
+"""Settings of the learner."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import ConfigDict, Field
+from pydantic.dataclasses import dataclass
+
+from llmagent_ros.learning.rl.critic import CriticConfig
+
+_STRICT = ConfigDict(extra="forbid")
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+@dataclass(config=_STRICT, frozen=True)
+class LearnerConfig:
+    """What the learner does with the replay.
+
+    Attributes:
+        gamma: discount of one step. n_step: steps of reward before bootstrapping.
+        beta: temperature of the policy over action values, in units of return.
+        batch_size, learning_rate: of the critic. target_rate: of the target's moving average.
+        updates_per_step: critic updates for each new transition.
+        warmup: transitions before the first update.
+        demo_share: share of a batch from demonstrations and interventions, when there are any (RLPD).
+        actor_every: critic updates for one update of the adapter; 0 leaves the adapter alone.
+        actor_batch, actor_learning_rate: of it.
+        kl_weight: of KL(adapter || deployed adapter). clone_weight: of imitating demonstrations.
+        max_gradient: norm at which gradients are clipped. max_loss: a critic loss beyond it is divergence.
+    """
+
+    gamma: Annotated[float, Field(gt=0, lt=1)] = 0.97
+    n_step: Annotated[int, Field(gt=0)] = 3
+    beta: Positive = 0.05
+    batch_size: Annotated[int, Field(gt=0)] = 256
+    learning_rate: Positive = 5e-4
+    target_rate: Annotated[float, Field(gt=0, le=1)] = 0.01
+    updates_per_step: Positive = 2.0
+    warmup: Annotated[int, Field(gt=0)] = 256
+    demo_share: Share = 0.5
+    actor_every: Annotated[int, Field(ge=0)] = 20
+    actor_batch: Annotated[int, Field(gt=0)] = 32
+    actor_learning_rate: Positive = 1e-3
+    kl_weight: Annotated[float, Field(ge=0)] = 0.1
+    clone_weight: Annotated[float, Field(ge=0)] = 0.5
+    max_gradient: Positive = 10.0
+    max_loss: Positive = 1e4
+    critic: CriticConfig = Field(default_factory=CriticConfig)

@@ -1,0 +1,264 @@
+"""Off-policy learning of the critic and the adapter from the replay.
+
+One update of the critic (every head h, target heads h'):
+
+    y = R_n + gamma^m (1 - terminated) * sum_a pi(a|s') min_{i in M} Q'_i(s', a),   M a random pair of heads
+    pi(a|s) = softmax_a(mean_h Q_h(s, a) / beta)
+    loss = sum_h Huber(Q_h(s, a_t) - y)
+
+REDQ's random minimum (Chen et al. 2021) over an expected target as in discrete soft actor-critic, without its entropy
+bonus, on RLPD's half-and-half batches (Ball et al. 2023).
+
+One update of the adapter, the M-step of MPO (Abdolmaleki et al. 2018) over the closed vocabulary:
+
+    loss = CE(softmax(mean_h Q_h / beta), pi_LM) + kl_weight KL(pi_deployed || pi_LM) + clone_weight NLL(demonstrations)
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from llmagent_ros.bundle import save_bundle
+from llmagent_ros.errors import DivergenceError
+from llmagent_ros.learning.rl import checkpoint
+from llmagent_ros.learning.rl.config import LearnerConfig
+from llmagent_ros.learning.rl.critic import Critic
+from llmagent_ros.learning.rl.replay import Replay
+from llmagent_ros.types import Transition
+
+
+class AdaptedModel(Protocol):
+    """What the learner needs of the language model; texts are scenes, (B,)."""
+
+    phrases: tuple[str, ...]
+    feature_size: int
+    feature_digest: str
+    base_digest: str
+
+    def features(self, scenes: Sequence[str]) -> Tensor: ...
+
+    def phrase_log_probs(self, scenes: Sequence[str]) -> Tensor: ...
+
+    def adapter_parameters(self) -> list[nn.Parameter]: ...
+
+    def adapter_state(self) -> dict[str, Tensor]: ...
+
+    def load_adapter_state(self, state: Mapping[str, Tensor]) -> None: ...
+
+    def adapter_config(self) -> dict[str, Any]: ...
+
+
+class Learner:
+    """See the module. Not thread-safe; transport, time and files are its caller's.
+
+    Args:
+        replay: opened for writing, its vocabulary the model's phrases.
+        seed: of the critic's start and of everything drawn.
+    """
+
+    def __init__(self, config: LearnerConfig, replay: Replay, model: AdaptedModel, seed: int = 0) -> None:
+        self.config, self.replay, self.model = config, replay, model
+        replay.use_base(model.feature_digest, model.feature_size)
+        self._rng = np.random.default_rng(seed)
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            self.critic = Critic(model.feature_size, len(model.phrases), config.critic)
+        self._target = Critic(model.feature_size, len(model.phrases), config.critic)
+        self._target.load_state_dict(self.critic.state_dict())
+        self._target.requires_grad_(False)
+        self._critic_optimiser = torch.optim.Adam(self.critic.parameters(), lr=config.learning_rate)
+        self._adapter = model.adapter_parameters()
+        self._actor_optimiser = torch.optim.AdamW(self._adapter, lr=config.actor_learning_rate, weight_decay=0.0)
+        self._deployed = model.adapter_state()
+        self._good = (self.critic.state(), dict(self._deployed))
+        self.updates = 0
+        self.actor_updates = 0
+
+    # --- data -----------------------------------------------------------------------------------------
+
+    def observe(self, transitions: Sequence[Transition]) -> int:
+        """Stores transitions durably; returns how many were new."""
+        return self.replay.append(transitions)
+
+    def prepare(self, limit: int = 64) -> int:
+        """Computes the features of up to `limit` scenes that lack them; returns how many it did."""
+        missing = self.replay.missing_features(limit)
+        if missing:
+            ids = [text_id for text_id, _ in missing]
+            self.replay.put_features(ids, self.model.features([text for _, text in missing]).cpu().numpy())
+        return len(missing)
+
+    @property
+    def backlog(self) -> int:
+        """Critic updates that the stored transitions allow and that are not done yet."""
+        steps = len(self.replay)
+        allowed = int(self.config.updates_per_step * steps) if steps >= self.config.warmup else 0
+        return max(0, allowed - self.updates)
+
+    # --- learning ---------------------------------------------------------------------------------------
+
+    def update(self) -> dict[str, float]:
+        """One update of the critic, and of the adapter when it is due. Features must be prepared.
+
+        Returns:
+            critic_loss, value, and with the adapter actor_loss, agreement (share of scenes where the adapter alone
+            would choose the critic's best action) and kl.
+
+        Raises:
+            DivergenceError: a loss or gradient is not finite or too large; critic and adapter are as last exported.
+        """
+        stats = self._update_critic()
+        self.updates += 1
+        if self.config.actor_every and self.updates % self.config.actor_every == 0:
+            stats |= self._update_actor()
+            self.actor_updates += 1
+        return stats
+
+    def _update_critic(self) -> dict[str, float]:
+        c = self.config
+        batch = self.replay.sample(c.batch_size, c.n_step, c.gamma, self._rng, self._demo_share())
+        both = self.replay.features(np.stack([batch.scene_id, batch.bootstrap_id]))
+        features, after = torch.from_numpy(both).to(_device(self.critic))
+        returns, discount = (torch.from_numpy(x).to(features.device) for x in (batch.returns, batch.discount))
+        pair = self._rng.choice(c.critic.heads, size=2, replace=False)
+        with torch.no_grad():
+            target = soft_targets(self.critic(after), self._target(after)[pair], returns, discount, c.beta)
+        action = torch.from_numpy(batch.action.astype(np.int64)).to(features.device)
+        values = self.critic(features).gather(-1, action.expand(c.critic.heads, -1)[..., None])[..., 0]
+        loss = nn.functional.huber_loss(values, target.expand_as(values), reduction="none").mean(1).sum()
+        self._step(loss, self._critic_optimiser, list(self.critic.parameters()), "critic")
+        with torch.no_grad():
+            for kept, new in zip(self._target.parameters(), self.critic.parameters(), strict=True):
+                kept.lerp_(new, c.target_rate)
+        return {"critic_loss": loss.item(), "value": values.mean().item()}
+
+    def _update_actor(self) -> dict[str, float]:
+        c = self.config
+        batch = self.replay.sample(c.actor_batch, 1, c.gamma, self._rng, self._demo_share())
+        scenes = self.replay.texts(batch.scene_id)
+        values = self.critic.values(torch.from_numpy(self.replay.features(batch.scene_id)).to(_device(self.critic)))
+        with torch.no_grad():
+            deployed = self._deployed_log_probs(scenes) if c.kl_weight else None
+        log_probs = self.model.phrase_log_probs(scenes)
+        target = (values.clone() / c.beta).softmax(-1).to(log_probs.device)
+        loss = -(target * log_probs).sum(-1).mean()
+        stats = {"actor_loss": loss.item()}
+        stats["agreement"] = (log_probs.argmax(-1) == target.argmax(-1)).float().mean().item()
+        if deployed is not None:
+            kl = (deployed.exp() * (deployed - log_probs)).sum(-1).mean()
+            loss = loss + c.kl_weight * kl
+            stats["kl"] = kl.item()
+        if c.clone_weight and batch.demonstration.any():
+            rows = torch.from_numpy(np.flatnonzero(batch.demonstration))
+            chosen = log_probs[rows, torch.from_numpy(batch.action.astype(np.int64))[rows]]
+            loss = loss - c.clone_weight * chosen.mean()
+        self._step(loss, self._actor_optimiser, self._adapter, "actor")
+        return stats
+
+    def _deployed_log_probs(self, scenes: Sequence[str]) -> Tensor:
+        """The deployed adapter's log-probabilities; the learning one is put aside for the moment."""
+        learning = [p.detach().clone() for p in self._adapter]
+        self.model.load_adapter_state(self._deployed)
+        try:
+            return self.model.phrase_log_probs(scenes)
+        finally:
+            for parameter, kept in zip(self._adapter, learning, strict=True):
+                parameter.data.copy_(kept)
+
+    def _step(self, loss: Tensor, optimiser: torch.optim.Optimizer, parameters: list[nn.Parameter], who: str) -> None:
+        """A clipped gradient step, or back to the last good state."""
+        size = loss.item()
+        norm = math.nan
+        if math.isfinite(size) and size <= self.config.max_loss:
+            optimiser.zero_grad()
+            loss.backward()
+            norm = float(nn.utils.clip_grad_norm_(parameters, self.config.max_gradient))
+        if not math.isfinite(norm):
+            self.critic.load_state(self._good[0])
+            self._target.load_state(self._good[0])
+            self.model.load_adapter_state(self._good[1])
+            raise DivergenceError(f"{who} loss {size:.4g}, gradient norm {norm:.4g} after {self.updates} updates")
+        optimiser.step()
+
+    def _demo_share(self) -> float | None:
+        return self.config.demo_share if self.replay.demonstrations else None
+
+    # --- results -----------------------------------------------------------------------------------------
+
+    def export(self, folder: Path, meta: Mapping[str, Any] | None = None) -> str:
+        """Writes critic and adapter as a bundle, which counts as deployed from now on; returns its digest."""
+        adapter, critic = self.model.adapter_state(), self.critic.state()
+        facts = {
+            "base_digest": self.model.base_digest,
+            "feature_digest": self.model.feature_digest,
+            "phrases": list(self.model.phrases),
+            "beta": self.config.beta,
+            "env_steps": len(self.replay),
+            "updates": self.updates,
+        }
+        digest = save_bundle(
+            folder,
+            adapter=adapter,
+            adapter_config=self.model.adapter_config(),
+            critic=critic,
+            meta=facts | dict(meta or {}),
+        )
+        self._deployed, self._good = adapter, (critic, adapter)
+        return digest
+
+    def save(self, folder: Path) -> None:
+        """Everything needed to go on exactly here, except the replay, which is on disk already."""
+        modules = {"critic": self.critic.state(), "target": self._target.state(), "adapter": self.model.adapter_state()}
+        tensors = {f"{part}/{name}": tensor for part, state in modules.items() for name, tensor in state.items()}
+        tensors |= {f"deployed/{name}": tensor for name, tensor in self._deployed.items()}
+        for name, optimiser in (("critic", self._critic_optimiser), ("actor", self._actor_optimiser)):
+            tensors |= checkpoint.optimiser_tensors(f"{name}_optimiser", optimiser)
+        facts = {
+            "updates": self.updates,
+            "actor_updates": self.actor_updates,
+            "random": self._rng.bit_generator.state,
+            "replay": self.replay.state(),
+            "base_digest": self.model.base_digest,
+            "feature_digest": self.model.feature_digest,
+        }
+        checkpoint.save(folder, tensors, facts)
+
+    def load(self, folder: Path) -> None:
+        """Goes on where `save` was called.
+
+        Raises:
+            ModelError: damaged, or of another base or shape. StoreError: of another replay.
+        """
+        tensors, facts = checkpoint.load(folder, self.model.feature_digest)
+        self.replay.check_state(facts["replay"])
+        self.critic.load_state(checkpoint.part(tensors, "critic"))
+        self._target.load_state(checkpoint.part(tensors, "target"))
+        self.model.load_adapter_state(checkpoint.part(tensors, "adapter"))
+        self._deployed = checkpoint.part(tensors, "deployed")
+        self._good = (self.critic.state(), dict(self._deployed))
+        for name, optimiser in (("critic", self._critic_optimiser), ("actor", self._actor_optimiser)):
+            checkpoint.load_optimiser(checkpoint.part(tensors, f"{name}_optimiser"), optimiser)
+        self.updates, self.actor_updates = facts["updates"], facts["actor_updates"]
+        self._rng.bit_generator.state = facts["random"]
+
+
+def soft_targets(values: Tensor, target_pair: Tensor, returns: Tensor, discount: Tensor, beta: float) -> Tensor:
+    """y of the module's critic equation, (B,).
+
+    Args:
+        values: of every head at the next scene, (heads, B, actions). target_pair: of two target heads, (2, B, actions).
+        returns, discount: n-step return and gamma^m (0 where terminated), (B,).
+    """
+    policy = (values.mean(0) / beta).softmax(-1)
+    return returns + discount * (policy * target_pair.min(0).values).sum(-1)
+
+
+def _device(module: nn.Module) -> torch.device:
+    return next(module.parameters()).device

@@ -1,0 +1,226 @@
+"""What every node shares: its life as a process, its parameters, its diagnostics."""
+
+from __future__ import annotations
+
+import dataclasses
+import signal
+import sys
+import threading
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+import rclpy
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.lifecycle import LifecycleNode, TransitionCallbackReturn
+from rclpy.node import Node
+from rclpy.signals import SignalHandlerOptions
+
+from llmagent_ros import config
+from llmagent_ros.errors import ConfigError, LlmAgentError
+from llmagent_ros.nodes import qos
+
+T = TypeVar("T")
+_SPIN_WAIT = 0.1  # s; a signal is noticed at the latest after it
+_BUILT_IN = ("use_sim_time", "start_type_description_service", "qos_overrides")
+
+
+def main(factory: Callable[[], Node], argv: list[str] | None = None) -> None:
+    """Runs one node as a process until SIGINT, SIGTERM, or its `finished` attribute holds an exit code.
+
+    Exit code: the node's, else 0; 2 with one line on standard error for an LlmAgentError; anything else keeps its
+    traceback, since it is a defect.
+    """
+    stop = threading.Event()
+    rclpy.init(args=argv, signal_handler_options=SignalHandlerOptions.NO)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+    node: Node | None = None
+    code = 0
+    try:
+        node = factory()
+        code = _spin(node, stop)
+    except LlmAgentError as error:
+        print(f"error: {error}", file=sys.stderr, flush=True)
+        code = 2
+    except ExternalShutdownException:
+        pass
+    finally:
+        if node is not None:
+            _close(node)
+        rclpy.try_shutdown()
+    sys.exit(code)
+
+
+def _spin(node: Node, stop: threading.Event) -> int:
+    executor = SingleThreadedExecutor()
+    executor.add_node(node)
+    try:
+        while not stop.is_set():
+            executor.spin_once(timeout_sec=_SPIN_WAIT)
+            finished = getattr(node, "finished", None)
+            if finished is not None:
+                return int(finished)
+    finally:
+        executor.remove_node(node)
+        executor.shutdown(timeout_sec=1.0)
+    return 0
+
+
+def _close(node: Node) -> None:
+    """Lets the node end what it does (a last zero command, an open file), then destroys it."""
+    try:
+        close = getattr(node, "close", None)
+        if close is not None:
+            close()
+    finally:
+        node.destroy_node()
+
+
+def parameters(node: Node, kind: type[T], fixed: Mapping[str, Any] | None = None) -> T:
+    """Declares a config dataclass as ROS parameters and returns it with the values that were set.
+
+    A nested dataclass becomes a prefix ("critic.heads"). The node must have been made with
+    `automatically_declare_parameters_from_overrides=True`, so that unknown names can be told.
+
+    Args:
+        fixed: values that are not parameters.
+
+    Raises:
+        ConfigError: an unknown parameter (the valid ones are listed) or a wrong value.
+    """
+    names = _leaves(kind, fixed or {})
+    declared: dict[str, Any] = dict(node.get_parameters_by_prefix(""))
+    given = {
+        name: parameter.value
+        for name, parameter in declared.items()
+        if not name.startswith(_BUILT_IN)
+    }
+    unknown = sorted(set(given) - set(names))
+    if unknown:
+        valid = ", ".join(sorted(names))
+        raise ConfigError(f"node {node.get_name()}: unknown parameter {unknown[0]!r}; valid: {valid}")
+    values: dict[str, Any] = dict(fixed or {})
+    for name, value in given.items():
+        _put(values, name.split("."), value)
+    built = config.build(kind, values, f"node {node.get_name()}, parameters")
+    for name in sorted(set(names) - set(given)):
+        default = _get(built, name.split("."))
+        if default is not None and default != ():  # ROS cannot type an empty list
+            node.declare_parameter(name, list(default) if isinstance(default, tuple) else default)
+    return built
+
+
+def _leaves(kind: Any, fixed: Mapping[str, Any], prefix: str = "") -> list[str]:
+    names: list[str] = []
+    for field in dataclasses.fields(kind):
+        if not prefix and field.name in fixed:
+            continue
+        nested = _dataclass_of(kind, field)
+        name = prefix + field.name
+        names += _leaves(nested, {}, f"{name}.") if nested else [name]
+    return names
+
+
+def _dataclass_of(kind: Any, field: dataclasses.Field[Any]) -> Any:
+    import typing
+
+    hint = typing.get_type_hints(kind).get(field.name)
+    return hint if dataclasses.is_dataclass(hint) else None
+
+
+def _put(values: dict[str, Any], path: list[str], value: Any) -> None:
+    for part in path[:-1]:
+        values = values.setdefault(part, {})
+    values[path[-1]] = value
+
+
+def _get(built: Any, path: list[str]) -> Any:
+    for part in path:
+        built = getattr(built, part)
+    return built
+
+
+def new_node(name: str) -> Node:
+    """A node as `parameters` needs it."""
+    return Node(name, automatically_declare_parameters_from_overrides=True)
+
+
+class Diagnostics:
+    """Publishes the state of one component on /diagnostics as text key-values."""
+
+    def __init__(self, node: Node, hardware: str = "") -> None:
+        self._node = node
+        self._hardware = hardware
+        self._publisher = node.create_publisher(DiagnosticArray, "/diagnostics", qos.COMMAND)
+
+    def publish(self, message: str, values: Mapping[str, Any], *, level: bytes = DiagnosticStatus.OK) -> None:
+        status = DiagnosticStatus(level=level, name=self._node.get_fully_qualified_name(), message=message)
+        status.hardware_id = self._hardware
+        status.values = [KeyValue(key=str(key), value=str(value)) for key, value in values.items()]
+        array = DiagnosticArray(status=[status])
+        array.header.stamp = self._node.get_clock().now().to_msg()
+        self._publisher.publish(array)
+
+
+class ManagedNode(LifecycleNode):
+    """A lifecycle node that can bring itself up (`autostart`) and turns LlmAgentErrors into failed transitions.
+
+    Subclasses implement `configure`, `activate`, `deactivate` and `cleanup`.
+    """
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name, automatically_declare_parameters_from_overrides=True)
+        self.finished: int | None = None
+
+    def autostart(self) -> None:
+        """Configures and activates.
+
+        Raises:
+            LlmAgentError: what made it fail.
+        """
+        for trigger in (self.trigger_configure, self.trigger_activate):
+            self._error: LlmAgentError | None = None
+            if trigger() != TransitionCallbackReturn.SUCCESS:
+                raise self._error or LlmAgentError(f"node {self.get_name()}: did not start")
+
+    def configure(self) -> None: ...
+
+    def activate(self) -> None: ...
+
+    def deactivate(self) -> None: ...
+
+    def cleanup(self) -> None: ...
+
+    def on_configure(self, state: Any) -> TransitionCallbackReturn:
+        return self._guarded(self.configure)
+
+    def on_activate(self, state: Any) -> TransitionCallbackReturn:
+        super().on_activate(state)
+        return self._guarded(self.activate)
+
+    def on_deactivate(self, state: Any) -> TransitionCallbackReturn:
+        result = self._guarded(self.deactivate)
+        super().on_deactivate(state)
+        return result
+
+    def on_cleanup(self, state: Any) -> TransitionCallbackReturn:
+        return self._guarded(self.cleanup)
+
+    def on_shutdown(self, state: Any) -> TransitionCallbackReturn:
+        return self._guarded(self.close)
+
+    def close(self) -> None:
+        """Ends everything, whatever the state; a second call does nothing."""
+        self.deactivate()
+        self.cleanup()
+
+    def _guarded(self, step: Callable[[], None]) -> TransitionCallbackReturn:
+        self._error = None
+        try:
+            step()
+        except LlmAgentError as error:
+            self._error = error
+            self.get_logger().error(str(error))
+            return TransitionCallbackReturn.FAILURE
+        return TransitionCallbackReturn.SUCCESS

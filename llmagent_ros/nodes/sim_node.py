@@ -1,0 +1,209 @@
+"""The simulated robot: publishes its sensors and takes cmd_vel, in real time or in lockstep with the commands."""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import Annotated, Literal
+
+from geometry_msgs.msg import TwistStamped
+from nav_msgs.msg import Odometry
+from pydantic import ConfigDict, Field
+from pydantic.dataclasses import dataclass
+from rclpy.clock import Clock
+from rclpy.clock_type import ClockType
+from rosgraph_msgs.msg import Clock as ClockMessage
+from sensor_msgs.msg import CameraInfo, Image, LaserScan
+
+from llmagent_interfaces.msg import Outcome as OutcomeMessage
+from llmagent_interfaces.msg import Task
+from llmagent_interfaces.srv import ResetSimulation, SetTask
+from llmagent_ros.contract import load_contract
+from llmagent_ros.errors import ConfigError
+from llmagent_ros.nodes import common, qos
+from llmagent_ros.nodes.wire import decisions, sensors
+from llmagent_ros.nodes.wire.stamps import key, to_time
+from llmagent_ros.simulation.physics import Readings
+from llmagent_ros.simulation.simulator import Simulator
+from llmagent_ros.simulation.task import load_task
+from llmagent_ros.types import Outcome, Velocity
+
+REPORT_PERIOD = 1.0  # s of wall time between two diagnostics
+READINGS_PER_PERIOD = 4  # in real time, sensors are read so often in a control period
+
+
+@dataclass(config=ConfigDict(extra="forbid"), frozen=True)
+class SimNodeConfig:
+    """Parameters.
+
+    Attributes:
+        robot, task: names in config/, or paths. seed: of the worlds.
+        mode: lockstep: the world advances one control period when the command for its last readings has come.
+            realtime: it advances by the wall clock times `speed`.
+        headless: "auto" opens a window where there is a display, "true" never, "false" always.
+        command_timeout: s of wall time in lockstep after which a missing command is reported and its tick counts as
+            missed; the world goes on waiting, so that a seed always gives the same episode.
+    """
+
+    robot: str = "sim_diffdrive"
+    task: str = "navigate"
+    seed: Annotated[int, Field(ge=0)] = 0
+    mode: Literal["lockstep", "realtime"] = "lockstep"
+    speed: Annotated[float, Field(gt=0, le=100)] = 1.0
+    headless: Literal["auto", "true", "false"] = "true"
+    command_timeout: Annotated[float, Field(gt=0)] = 0.4
+
+
+class SimNode(common.Node):
+    """Services: ~/reset (draws a world), ~/set_task (an instruction to judge by)."""
+
+    def __init__(self) -> None:
+        super().__init__("sim", automatically_declare_parameters_from_overrides=True)
+        self._config = common.parameters(self, SimNodeConfig)
+        self._contract = load_contract(self._config.robot)
+        self._simulator = Simulator(
+            self._contract, load_task(self._config.task), seed=self._config.seed, gui=_window(self._config.headless)
+        )
+        self._running = False  # an episode is on
+        self._command, self._command_stamp = Velocity(), -1.0
+        self._waiting_since: float | None = None
+        self._reported = False
+        self._ticks = self._missed = 0
+        self._part = 0
+        self._make_topics()
+        steady = Clock(clock_type=ClockType.STEADY_TIME)
+        self.create_timer(REPORT_PERIOD, self._report, clock=steady)
+        if self._config.mode == "lockstep":
+            self.create_timer(self._config.command_timeout / 4, self._watch, clock=steady)
+        else:
+            period = self._contract.control_period / READINGS_PER_PERIOD / self._config.speed
+            self.create_timer(period, self._tick, clock=steady)
+
+    def _make_topics(self) -> None:
+        topics, depth = self._contract.sensors, qos.RELIABLE_SENSOR
+        self._clock_publisher = self.create_publisher(ClockMessage, "/clock", qos.COMMAND)
+        self._scan_publisher = self.create_publisher(LaserScan, topics.scan.topic, depth)
+        self._odometry_publisher = self.create_publisher(Odometry, topics.odom.topic, depth)
+        if topics.camera is not None:
+            self._image_publisher = self.create_publisher(Image, topics.camera.topic, depth)
+            self._info_publisher = self.create_publisher(CameraInfo, topics.camera.info_topic, depth)
+        self._outcome_publisher = self.create_publisher(OutcomeMessage, "outcome", qos.COMMAND)
+        self._diagnostics = common.Diagnostics(self, "simulator")
+        self.create_subscription(TwistStamped, "cmd_vel", self._on_command, qos.COMMAND)
+        self.create_subscription(Task, "task", self._on_task, qos.LATEST)
+        self.create_service(ResetSimulation, "~/reset", self._on_reset)
+        self.create_service(SetTask, "~/set_task", self._on_set_task)
+
+    # --- what comes in ---------------------------------------------------------------------------
+
+    def _on_reset(self, request: ResetSimulation.Request, response: ResetSimulation.Response) -> object:
+        try:
+            if request.task:
+                self._simulator.set_task(load_task(request.task))
+            readings = self._simulator.reset(request.seed if request.use_seed else None)
+        except ConfigError as error:
+            response.ok, response.message = False, str(error)
+            return response
+        self._running, self._part = True, 0
+        self._command = Velocity()
+        self._publish(readings)
+        response.ok, response.instruction = True, self._simulator.instruction
+        response.episode = self._simulator.episode
+        return response
+
+    def _on_set_task(self, request: SetTask.Request, response: SetTask.Response) -> object:
+        response.ok = self._follow(request.instruction)
+        if not response.ok:
+            response.message = f"nothing in this world is named in {request.instruction!r}"
+        return response
+
+    def _on_task(self, message: Task) -> None:
+        if message.instruction and message.instruction != self._simulator.instruction:
+            self._follow(message.instruction)
+
+    def _follow(self, instruction: str) -> bool:
+        return self._simulator.world is not None and self._simulator.follow(instruction)
+
+    def _on_command(self, message: TwistStamped) -> None:
+        command, stamp = sensors.velocity_from_message(message), message.header.stamp
+        if self._config.mode == "realtime":
+            self._command, self._command_stamp = command, self._simulator.time
+        elif self._running and key(stamp) == key(to_time(self._simulator.time)):
+            self._count_tick(fresh=not self._reported)
+            self._publish(*self._simulator.step(command))
+
+    # --- how time passes --------------------------------------------------------------------------
+
+    def _tick(self) -> None:
+        """Real time: one part of a control period has gone by."""
+        if not self._running:
+            return
+        stale = self._simulator.time - self._command_stamp > 1.5 * self._contract.control_period
+        duration = self._contract.control_period / READINGS_PER_PERIOD
+        readings = self._simulator.advance(Velocity() if stale else self._command, duration)
+        self._part = (self._part + 1) % READINGS_PER_PERIOD
+        if self._part == 0:
+            self._count_tick(fresh=not stale)
+            self._publish(readings, self._simulator.judge())
+        else:
+            self._publish(readings)
+
+    def _watch(self) -> None:
+        """Lockstep: reports, once for each tick, that the command is late."""
+        if self._waiting_since is None or self._reported:
+            return
+        waited = time.monotonic() - self._waiting_since
+        if waited > self._config.command_timeout and self._simulator.steps > 0:
+            self._reported = True
+            self.get_logger().warning(
+                f"no command for the scene of t={self._simulator.time:.1f} s after {waited:.2f} s; waiting"
+            )
+
+    def _count_tick(self, *, fresh: bool) -> None:
+        self._ticks += 1
+        self._missed += not fresh
+
+    # --- what goes out ------------------------------------------------------------------------------
+
+    def _publish(self, readings: Readings, outcome: Outcome | None = None) -> None:
+        self._clock_publisher.publish(ClockMessage(clock=to_time(self._simulator.time)))
+        if outcome is not None:
+            self._outcome_publisher.publish(decisions.outcome_to_message(outcome, self._simulator.time))
+            self._running = not outcome.ended
+        frames = self._contract.frames
+        self._odometry_publisher.publish(sensors.odometry_to_message(readings.odometry, frames.odom, frames.base))
+        self._scan_publisher.publish(sensors.scan_to_message(readings.scan, frames.scan))
+        if self._contract.sensors.camera is not None:
+            image, info = sensors.image_to_messages(readings.image, frames.camera)
+            self._info_publisher.publish(info)
+            self._image_publisher.publish(image)
+        self._waiting_since = time.monotonic() if self._running else None
+        self._reported = False
+
+    def _report(self) -> None:
+        waiting = f"waiting for a command, mode {self._config.mode}" if self._reported else self._config.mode
+        values = {
+            "ticks": self._ticks,
+            "ticks_missed": self._missed,
+            "episode": self._simulator.episode,
+            "time": f"{self._simulator.time:.3f}",
+        }
+        self._diagnostics.publish(waiting, values)
+
+    def close(self) -> None:
+        self._simulator.close()
+
+
+def _window(headless: str) -> bool:
+    display = bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
+    if headless == "false" and not display:
+        raise ConfigError("headless:=false needs a display, and neither DISPLAY nor WAYLAND_DISPLAY is set")
+    return headless == "false" or (headless == "auto" and display)
+
+
+def main() -> None:
+    common.main(SimNode)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,283 @@
+"""A frozen causal language model with one LoRA adapter: features of scenes and scores of action phrases."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from peft.utils import get_peft_model_state_dict, set_peft_model_state_dict
+from pydantic import ConfigDict, Field
+from pydantic.dataclasses import dataclass
+from torch import Tensor
+from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache
+from transformers.utils import logging as transformers_logging
+
+from llmagent_ros.errors import ModelError
+from llmagent_ros.policy.prompt import PromptFormat
+
+SHIPPED_BASE = Path(__file__).resolve().parent.parent / "models" / "base"
+ADAPTER = "acting"
+_MAX_FEATURE_LAYERS = 4
+transformers_logging.disable_progress_bar()
+
+
+@dataclass(config=ConfigDict(extra="forbid"), frozen=True)
+class LanguageModelConfig:
+    """Which base, on what, and the shape of its adapter.
+
+    Attributes:
+        model: Hugging Face name or path of a causal language model; empty is the base that ships.
+        device: "auto" takes a GPU when there is one. dtype: "auto" is float32 on a CPU, bfloat16 on a GPU.
+        rank, alpha: of LoRA (Hu et al. 2022). target_modules: names of linear layers, or "all-linear".
+        max_tokens: longer prompts lose their beginning.
+        seed: of the adapter's initial A; B starts at zero, so a new adapter acts as the base.
+    """
+
+    model: str = ""
+    device: str = "auto"
+    dtype: str = "auto"
+    rank: int = Field(default=8, gt=0)
+    alpha: int = Field(default=16, gt=0)
+    target_modules: tuple[str, ...] | str = "all-linear"
+    max_tokens: int = Field(default=512, gt=0)
+    seed: int = 0
+
+
+class LanguageModel:
+    """See the module. Batches are lists of scenes of any lengths; padding never changes a result.
+
+    Raises:
+        ModelError: the model cannot be found, lacks tensors, or is no causal language model.
+    """
+
+    def __init__(self, config: LanguageModelConfig, phrases: Sequence[str], form: PromptFormat | None = None) -> None:
+        self.config = config
+        self.form = form or PromptFormat()
+        self.phrases = tuple(phrases)
+        self.device = _device(config.device)
+        name = config.model or str(SHIPPED_BASE)
+        base, self.tokenizer = _load_base(name, self.device, config.dtype)
+        self.base_digest = model_digest(base)
+        self.feature_layers = _feature_layers(base.config.num_hidden_layers)
+        self.feature_size = len(self.feature_layers) * int(base.config.hidden_size)
+        self.feature_digest = hashlib.sha256(
+            f"{self.base_digest} {self.feature_layers} {self.form} {config.max_tokens}".encode()
+        ).hexdigest()
+        targets = config.target_modules
+        lora = LoraConfig(
+            r=config.rank,
+            lora_alpha=config.alpha,
+            target_modules=targets if isinstance(targets, str) else list(targets),
+            task_type="CAUSAL_LM",
+        )
+        with torch.random.fork_rng():
+            torch.manual_seed(config.seed)
+            try:
+                self.model: PeftModel = get_peft_model(base, lora, adapter_name=ADAPTER)
+            except ValueError as error:
+                linear = {n.rsplit(".", 1)[-1] for n, m in base.named_modules() if isinstance(m, torch.nn.Linear)}
+                raise ModelError(f"target_modules {targets!r}: {error}; linear layers: {sorted(linear)}") from error
+        self.model.eval()
+        self._phrase_ids, self._phrase_mask = self._tokenize_phrases()
+
+    # --- what it computes -------------------------------------------------------------------------
+
+    @torch.inference_mode()
+    def features(self, scenes: Sequence[str]) -> Tensor:
+        """Hidden states of each prompt's last token with the adapter disabled, float32, (B, feature_size).
+
+        Lessons are left out, so that a scene has the same features whatever was retrieved.
+
+        Taken from up to four evenly spaced layers, each standardised on its own, so that no layer outweighs another.
+        """
+        ids, mask = self._tokenize([self.form.prompt(scene) for scene in scenes])
+        with self._without_adapter():
+            hidden = self._forward(ids, mask, output_hidden_states=True).hidden_states
+        layers = [hidden[layer][:, -1].float() for layer in self.feature_layers]
+        return torch.cat([torch.nn.functional.layer_norm(x, x.shape[-1:]) for x in layers], dim=-1)
+
+    def phrase_log_probs(
+        self, scenes: Sequence[str], lessons: Sequence[str] = (), *, adapter: bool = True
+    ) -> Tensor:
+        """log pi(phrase | lessons, scene) over the closed vocabulary, float32, (B, phrases).
+
+        A phrase's score is the mean log-probability of its tokens after the prompt, so that long phrases are not at a
+        disadvantage; the scores are normalised over the vocabulary. The prompt runs through the model once and its
+        cache is shared by all phrases. Differentiable with respect to the adapter.
+        """
+        prompts = [self.form.prompt(scene, lessons) for scene in scenes]
+        if adapter:
+            return self._phrase_log_probs(prompts)
+        with self._without_adapter():
+            return self._phrase_log_probs(prompts)
+
+    def _phrase_log_probs(self, prompts: Sequence[str]) -> Tensor:
+        ids, mask = self._tokenize(prompts)
+        batch, count = len(prompts), len(self.phrases)
+        prefix = self._forward(ids, mask, use_cache=True)
+        phrase_ids, phrase_mask = self._phrase_ids, self._phrase_mask
+        first = prefix.logits[:, -1].float().log_softmax(-1)  # (B, V)
+        scores = first[:, phrase_ids[:, 0]]  # (B, P)
+        length = phrase_ids.shape[1]
+        if length > 1:
+            cache = _repeat_cache(prefix.past_key_values, count)
+            inputs = phrase_ids[:, :-1].repeat(batch, 1)  # (B*P, L-1)
+            full_mask = torch.cat([mask.repeat_interleave(count, 0), phrase_mask[:, :-1].repeat(batch, 1)], dim=1)
+            out = self._forward(inputs, full_mask, past=cache)
+            log_probs = out.logits.float().log_softmax(-1)  # (B*P, L-1, V)
+            targets = phrase_ids[:, 1:].repeat(batch, 1)
+            rest = log_probs.gather(-1, targets[..., None])[..., 0] * phrase_mask[:, 1:].repeat(batch, 1)
+            scores = scores + rest.sum(-1).view(batch, count)
+        return (scores / phrase_mask.sum(-1)).log_softmax(-1)
+
+    # --- the adapter --------------------------------------------------------------------------------
+
+    def adapter_parameters(self) -> list[torch.nn.Parameter]:
+        """The adapter's parameters, the only ones that may train."""
+        return [p for n, p in self.model.named_parameters() if f".{ADAPTER}." in n]
+
+    def adapter_state(self) -> dict[str, Tensor]:
+        """The adapter's tensors under PEFT's file names, on the CPU."""
+        state = get_peft_model_state_dict(self.model, adapter_name=ADAPTER)
+        return {name: tensor.detach().cpu().clone() for name, tensor in state.items()}
+
+    def adapter_config(self) -> dict[str, Any]:
+        """What PEFT writes to adapter_config.json."""
+        values: dict[str, Any] = self.model.peft_config[ADAPTER].to_dict()
+        return {key: sorted(value) if isinstance(value, set) else value for key, value in values.items()}
+
+    def load_adapter_state(self, state: Mapping[str, Tensor]) -> None:
+        """Copies an adapter in, in place: parameters stay the same objects, so optimisers stay valid.
+
+        Raises:
+            ModelError: names or shapes do not fit; nothing was changed.
+        """
+        expected = get_peft_model_state_dict(self.model, adapter_name=ADAPTER)
+        wrong = sorted(set(expected) ^ set(state)) or sorted(
+            name for name, tensor in state.items() if tensor.shape != expected[name].shape
+        )
+        if wrong:
+            raise ModelError(f"adapter does not fit the model: {len(wrong)} tensors differ, first {wrong[0]!r}")
+        if not all(bool(tensor.isfinite().all()) for tensor in state.values()):
+            raise ModelError("adapter holds values that are not finite")
+        set_peft_model_state_dict(self.model, dict(state), adapter_name=ADAPTER)
+
+    # --- inside ---------------------------------------------------------------------------------------
+
+    @contextmanager
+    def _without_adapter(self) -> Iterator[None]:
+        # PEFT's own context also flips requires_grad; layers are switched directly to leave it alone.
+        layers: list[Any] = [m for m in self.model.modules() if hasattr(m, "_disable_adapters")]
+        for layer in layers:
+            layer._disable_adapters = True
+        try:
+            yield
+        finally:
+            for layer in layers:
+                layer._disable_adapters = False
+
+    def _forward(self, ids: Tensor, mask: Tensor, past: Any = None, **options: Any) -> Any:
+        positions = (mask.cumsum(-1) - 1).clamp(min=0)[:, -ids.shape[1] :]
+        base: Any = self.model.base_model.model
+        return base(
+            input_ids=ids, attention_mask=mask, position_ids=positions, past_key_values=past, **options
+        )
+
+    def _tokenize(self, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """Left-padded ids and mask, (B, T): the last position is every prompt's last token."""
+        encoded = self.tokenizer(list(prompts)).input_ids
+        encoded = [tokens[-self.config.max_tokens :] for tokens in encoded]
+        length = max(map(len, encoded))
+        pad = int(self.tokenizer.pad_token_id)
+        ids = torch.tensor([[pad] * (length - len(t)) + t for t in encoded], device=self.device)
+        mask = torch.tensor([[0] * (length - len(t)) + [1] * len(t) for t in encoded], device=self.device)
+        return ids, mask
+
+    def _tokenize_phrases(self) -> tuple[Tensor, Tensor]:
+        """Right-padded ids and mask of the phrases, (P, L)."""
+        encoded = [self.tokenizer(self.form.phrase(p), add_special_tokens=False).input_ids for p in self.phrases]
+        length, pad = max(map(len, encoded)), int(self.tokenizer.pad_token_id)
+        ids = torch.tensor([t + [pad] * (length - len(t)) for t in encoded], device=self.device)
+        mask = torch.tensor([[1] * len(t) + [0] * (length - len(t)) for t in encoded], device=self.device)
+        return ids, mask
+
+    def describe(self) -> dict[str, Any]:
+        """Name, size and adapter, for logs and bundles."""
+        total = sum(p.numel() for p in self.model.parameters())
+        trained = sum(p.numel() for p in self.adapter_parameters())
+        name = self.config.model or "shipped base"
+        return {
+            "model": name,
+            "base": self.base_digest,
+            "parameters": total,
+            "adapter_parameters": trained,
+            "rank": self.config.rank,
+        }
+
+
+def model_digest(model: torch.nn.Module) -> str:
+    """SHA-256 over the names, shapes and values of all parameters: what an adapter belongs to."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
+        digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _load_base(name: str, device: torch.device, dtype: str) -> tuple[Any, Any]:
+    torch_dtype = _dtype(dtype, device)
+    if Path(name).expanduser().exists() and not (Path(name).expanduser() / "config.json").is_file():
+        raise ModelError(f"model {name!r}: no config.json in that folder, so it is not a Hugging Face model")
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(name)
+        loaded: Any = AutoModelForCausalLM.from_pretrained(name, dtype=torch_dtype, output_loading_info=True)
+    except (OSError, ValueError, KeyError) as error:
+        raise ModelError(f"model {name!r} cannot be loaded: {' '.join(str(error).split())[:300]}") from error
+    model, report = loaded
+    lacking = sorted(str(key) for key in (*report["missing_keys"], *report["mismatched_keys"]))
+    if lacking:
+        raise ModelError(f"model {name!r}: {len(lacking)} tensors missing or of a wrong shape, first {lacking[0]!r}")
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
+    if tokenizer.pad_token_id is None:
+        raise ModelError(f"model {name!r}: its tokenizer has no padding, end or unknown token")
+    model.requires_grad_(False)
+    return model.to(device).eval(), tokenizer
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        return torch.device(name)
+    except RuntimeError as error:
+        raise ModelError(f"device {name!r}; valid: auto, cpu, cuda, cuda:0 …") from error
+
+
+def _dtype(name: str, device: torch.device) -> torch.dtype:
+    choices = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+    if name == "auto":
+        return torch.float32 if device.type == "cpu" else torch.bfloat16
+    if name not in choices:
+        raise ModelError(f"dtype {name!r}; valid: auto, {', '.join(choices)}")
+    return choices[name]
+
+
+def _feature_layers(layers: int) -> tuple[int, ...]:
+    """Indices into hidden_states (0 is the embedding): the last layer and up to three evenly spaced before it."""
+    count = min(layers, _MAX_FEATURE_LAYERS)
+    return tuple(round(layers * (k + 1) / count) for k in range(count))
+
+
+def _repeat_cache(cache: Any, times: int) -> DynamicCache:
+    """The same key-value cache for each of `times` continuations of every row; gradients flow through."""
+    pairs = [
+        (layer.keys.repeat_interleave(times, dim=0), layer.values.repeat_interleave(times, dim=0))
+        for layer in cache.layers
+    ]
+    return DynamicCache(pairs)

@@ -1,0 +1,46 @@
+"""Text logs of what robots did: the data a base model is pre-trained on."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from llmagent_ros.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class LoggedStep:
+    """One step of a log: the scene's text, the phrase that was done, the next scene's text, and where from."""
+
+    scene: str
+    action: str
+    next_scene: str
+    source: str
+
+
+def write_log(steps: Iterable[LoggedStep], path: Path) -> int:
+    """Writes JSON lines; returns how many. The file appears only when it is complete."""
+    partial = path.with_suffix(path.suffix + ".partial")
+    count = 0
+    with partial.open("w", encoding="utf-8") as file:
+        for step in steps:
+            file.write(json.dumps(asdict(step)) + "\n")
+            count += 1
+    partial.replace(path)
+    return count
+
+
+def read_log(path: Path) -> Iterator[LoggedStep]:
+    """The steps of a file that `write_log` wrote.
+
+    Raises:
+        ConfigError: a line is not a logged step; names the line.
+    """
+    with path.open(encoding="utf-8") as file:
+        for number, line in enumerate(file, start=1):
+            try:
+                yield LoggedStep(**json.loads(line))
+            except (ValueError, TypeError) as error:
+                raise ConfigError(f"{path}:{number}: not a logged step: {error}") from error

@@ -1,0 +1,198 @@
+"""Making a small base model from text logs.
+
+The model learns "scene, action -> next scene" as plain next-token prediction. In `gist_share` of the sequences the
+text after the prompt may look at the prompt's last token only, not at the scene before it (gist tokens, Mu, Li &
+Goodman 2023), so that this token's hidden states must carry what the scene says: they are the features of the
+critic. No action is better than another in the logs, so nothing about solving a task is learned here.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from llmagent_ros.policy.logs import LoggedStep
+from llmagent_ros.policy.prompt import PromptFormat
+
+PAD, BOS, EOS = "<pad>", "<s>", "</s>"
+_WORDS_AND_NUMBERS = r" ?-?\d+\.\d| ?-?\d+| ?\p{L}+| ?[^\s\p{L}\d]|\s+"
+
+
+@dataclass(frozen=True)
+class PretrainConfig:
+    """Sizes and schedule. minutes: the training stops there even if `steps` are not done."""
+
+    layers: int = 3
+    width: int = 128
+    heads: int = 4
+    vocabulary: int = 768
+    max_positions: int = 1024
+    batch_size: int = 32
+    steps: int = 4000
+    learning_rate: float = 2e-3
+    warmup: int = 100
+    gist_share: float = 0.8
+    minutes: float = 50.0
+    seed: int = 0
+
+
+def train_tokenizer(texts: Iterable[str], vocabulary: int) -> PreTrainedTokenizerFast:
+    """A byte-level BPE in which the rounded numbers of scene text are one token each, and any text has tokens."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(_WORDS_AND_NUMBERS), behavior="isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    numbers = [f" {n / 10:.1f}" for n in range(100)] + [f" {n}" for n in range(0, 190, 10)]
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocabulary,
+        special_tokens=[PAD, BOS, EOS],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator([*texts, *("".join(numbers) for _ in range(500))], trainer)
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"{BOS} $A", special_tokens=[(BOS, tokenizer.token_to_id(BOS))]
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token=PAD, bos_token=BOS, eos_token=EOS, padding_side="left"
+    )
+
+
+def build_model(config: PretrainConfig, tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
+    """An untrained Llama of the configured size."""
+    torch.manual_seed(config.seed)
+    return LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=config.width,
+            intermediate_size=3 * config.width,
+            num_hidden_layers=config.layers,
+            num_attention_heads=config.heads,
+            max_position_embeddings=config.max_positions,
+            tie_word_embeddings=True,
+            pad_token_id=tokenizer.pad_token_id,
+            bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+        )
+    )
+
+
+@dataclass(frozen=True)
+class _Sequence:
+    tokens: list[int]
+    gist: int  # index of the prompt's last token
+
+
+class _Encoder:
+    """Turns logged steps into token sequences: prompt, phrase, "then", next scene."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerFast, form: PromptFormat) -> None:
+        self._tokenizer = tokenizer
+        self._form = form
+
+    def encode(self, step: LoggedStep) -> _Sequence:
+        prompt = self._tokenizer(self._form.prompt(step.scene)).input_ids
+        rest = f"{self._form.phrase(step.action)}. then {step.next_scene}"
+        after = self._tokenizer(rest, add_special_tokens=False).input_ids
+        return _Sequence([*prompt, *after, self._tokenizer.eos_token_id], len(prompt) - 1)
+
+
+def _batch(
+    sequences: Sequence[_Sequence], gist: Sequence[bool], pad: int
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Right-padded ids (B, T), additive mask (B, 1, T, T) with the gist rule, labels (B, T) with -100 on padding."""
+    length = max(len(s.tokens) for s in sequences)
+    ids = torch.full((len(sequences), length), pad)
+    labels = torch.full((len(sequences), length), -100)
+    allowed = torch.tril(torch.ones(length, length, dtype=torch.bool)).repeat(len(sequences), 1, 1)
+    for row, (sequence, masked) in enumerate(zip(sequences, gist, strict=True)):
+        size = len(sequence.tokens)
+        ids[row, :size] = torch.tensor(sequence.tokens)
+        labels[row, :size] = ids[row, :size]
+        if masked:
+            allowed[row, sequence.gist + 1 :, : sequence.gist] = False
+    mask = torch.zeros(allowed.shape).masked_fill(~allowed, torch.finfo(torch.float32).min)
+    return ids, mask[:, None], labels
+
+
+def train(
+    model: LlamaForCausalLM,
+    tokenizer: PreTrainedTokenizerFast,
+    form: PromptFormat,
+    steps: Sequence[LoggedStep],
+    config: PretrainConfig,
+    progress: Callable[[int, float, float], None] | None = None,
+) -> int:
+    """Trains in place with AdamW and a cosine schedule; returns the steps done.
+
+    Args:
+        progress: called with (step, loss, seconds so far).
+    """
+    encoder, rng = _Encoder(tokenizer, form), np.random.default_rng(config.seed)
+    optimiser = torch.optim.AdamW(model.parameters(), lr=config.learning_rate, weight_decay=0.01, betas=(0.9, 0.98))
+    start = time.monotonic()
+    model.train()
+    done = 0
+    while done < config.steps:
+        elapsed = time.monotonic() - start
+        # the schedule follows whichever of the two budgets is used up first
+        used = max(done / config.steps, elapsed / (60 * config.minutes))
+        if used >= 1:
+            break
+        scale = min(1.0, (done + 1) / config.warmup) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * used)))
+        for group in optimiser.param_groups:
+            group["lr"] = config.learning_rate * scale
+        chosen = [encoder.encode(steps[i]) for i in rng.integers(len(steps), size=config.batch_size)]
+        gist = (rng.random(config.batch_size) < config.gist_share).tolist()
+        ids, mask, labels = _batch(chosen, gist, int(tokenizer.pad_token_id))
+        loss = model(input_ids=ids, attention_mask=mask, labels=labels).loss
+        optimiser.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimiser.step()
+        done += 1
+        if progress is not None:
+            progress(done, float(loss.detach()), time.monotonic() - start)
+    model.eval()
+    return done
+
+
+@torch.inference_mode()
+def perplexity(
+    model: LlamaForCausalLM,
+    tokenizer: PreTrainedTokenizerFast,
+    form: PromptFormat,
+    steps: Sequence[LoggedStep],
+    *,
+    gist: bool = False,
+) -> float:
+    """exp of the mean token loss over whole sequences; with `gist`, under the gist mask."""
+    encoder = _Encoder(tokenizer, form)
+    model.eval()
+    total, count = 0.0, 0
+    for start in range(0, len(steps), 32):
+        chosen = [encoder.encode(step) for step in steps[start : start + 32]]
+        ids, mask, labels = _batch(chosen, [gist] * len(chosen), int(tokenizer.pad_token_id))
+        tokens = int((labels[:, 1:] != -100).sum())
+        total += float(model(input_ids=ids, attention_mask=mask, labels=labels).loss) * tokens
+        count += tokens
+    return math.exp(total / count)
+
+
+def save(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
+    """Safetensors and tokenizer files, loadable with `AutoModelForCausalLM` and `AutoTokenizer`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    model.save_pretrained(folder, safe_serialization=True)
+    tokenizer.save_pretrained(folder)

@@ -1,0 +1,81 @@
+"""The choice: the language model's preference, tilted by the critic's values."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from llmagent_ros.errors import DivergenceError
+from llmagent_ros.policy.language_model import LanguageModel
+from llmagent_ros.types import Decision, FloatArray
+
+Values = Callable[[Tensor], Tensor]
+"""Action values (B, phrases) of features (B, feature_size)."""
+
+
+class TextPolicy:
+    """pi(a|s) proportional to pi_LM(a|s) exp(Q(s,a) / beta): the optimum of E_pi[Q] - beta KL(pi || pi_LM).
+
+    The critic acts from its first update on, while the adapter follows by distillation. Without a critic, pi_LM alone.
+    """
+
+    def __init__(self, model: LanguageModel) -> None:
+        self.model = model
+        self.adapter = "initial"
+        self._values: Values | None = None
+        self._beta = 1.0
+
+    def swap(self, adapter: Mapping[str, Tensor] | None, values: Values | None, *, beta: float, name: str) -> None:
+        """Acts by another adapter and critic from the next decision on.
+
+        Args:
+            adapter: PEFT tensors, None keeps the present ones. values: None acts without a critic.
+            beta: temperature over values, in units of return.
+
+        Raises:
+            ModelError: the adapter does not fit; the policy acts on as before.
+        """
+        if adapter is not None:
+            self.model.load_adapter_state(adapter)
+        self._values, self._beta, self.adapter = values, beta, name
+
+    @torch.inference_mode()
+    def decide(
+        self, scene: str, rng: np.random.Generator, *, lessons: Sequence[str] = (), greedy: bool = False
+    ) -> Decision:
+        """Chooses an action phrase for a scene.
+
+        Args:
+            rng: one number is drawn from it. greedy: takes the most probable phrase instead.
+
+        Raises:
+            DivergenceError: the model or the critic gives values that are not finite.
+        """
+        log_probs = self.model.phrase_log_probs([scene], lessons)[0].double().cpu()
+        values = torch.zeros_like(log_probs)
+        if self._values is not None:
+            values = self._values(self.model.features([scene]))[0].double().cpu()
+        logits = log_probs + values / self._beta
+        if not bool(logits.isfinite().all()):
+            raise DivergenceError(f"adapter {self.adapter}: scores or values that are not finite")
+        log_pi = logits.log_softmax(-1)
+        probabilities = log_pi.exp().numpy()
+        drawn = rng.random()
+        choice = int(np.argmax(probabilities)) if greedy else _draw(probabilities, drawn)
+        return Decision(
+            action=self.model.phrases[choice],
+            log_probability=float(log_pi[choice]),
+            candidates=self.model.phrases,
+            probabilities=probabilities.astype(np.float32),
+            values=values.numpy().astype(np.float32),
+            adapter=self.adapter,
+        )
+
+
+def _draw(probabilities: FloatArray, uniform: float) -> int:
+    """Inverse of the cumulative distribution at a number in [0, 1)."""
+    edges = np.cumsum(probabilities)
+    return min(int(np.searchsorted(edges, uniform * edges[-1], side="right")), len(edges) - 1)
