@@ -21,6 +21,8 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from machine import Interpreter, SetupError, check_tools, find_interpreter, probe
+
 ROOT = Path(__file__).resolve().parent.parent
 VENV = ROOT / ".venv"
 BIN = VENV / "bin"
@@ -30,37 +32,8 @@ PIP_RUNNING = VENV / "pip.running"  # there while pip writes: found at the start
 REQUIREMENTS = ROOT / "requirements"
 PACKAGE = "llmagent_ros"
 INTERFACES = ROOT / "llmagent_interfaces"
+CAUSES = re.compile(r"name resolution|Failed to establish|timed out|No space left|Permission denied", re.IGNORECASE)
 LINKED = ("launch", "config", "sim", "package.xml")
-OLDEST, NEWEST = (3, 10), (3, 12)
-WHEEL_PYTHONS = ((3, 11), (3, 12))  # the ROS 2 wheels exist for these
-PROBE = (
-    "import sys, sysconfig, importlib.util as u\n"
-    "have = lambda name: int(u.find_spec(name) is not None)\n"
-    "print(*sys.version_info[:2], have('venv') and have('ensurepip'), have('rclpy'), "
-    "sysconfig.get_path('include'), sys.executable if sys.prefix == sys.base_prefix else sys._base_executable, sep='|')"
-)
-
-
-class SetupError(Exception):
-    """What is wrong and what to do about it, in one line."""
-
-
-class Interpreter:
-    """A Python: its path, version, and what it can import.
-
-    `base` is itself, or the Python that its virtual environment was made with.
-    """
-
-    def __init__(self, path: str, answer: str) -> None:
-        major, minor, venv, rclpy, include, self.base = answer.strip().split("|")
-        self.path = path
-        self.version = (int(major), int(minor))
-        self.has_venv = venv == "1"
-        self.has_rclpy = rclpy == "1"
-        self.has_headers = (Path(include) / "Python.h").is_file()
-
-    def __str__(self) -> str:
-        return f"Python {self.version[0]}.{self.version[1]} ({self.path})"
 
 
 def main() -> int:
@@ -113,7 +86,7 @@ def also(wheels: bool) -> str:
 
 def input_hash() -> str:
     """SHA-256 over every file that decides what the environment holds, its place, and whether ROS 2 is sourced."""
-    inputs = [Path(__file__).resolve(), ROOT / "setup.py", ROOT / "setup.cfg", ROOT / "package.xml"]
+    inputs = [*(ROOT / "tools").glob("*.py"), ROOT / "setup.py", ROOT / "setup.cfg", ROOT / "package.xml"]
     inputs += [path for folder in (REQUIREMENTS, INTERFACES) for path in folder.rglob("*") if path.is_file()]
     digest = hashlib.sha256(f"{ROOT}\n{os.environ.get('ROS_DISTRO', '')}\n".encode())
     for path in sorted(inputs):
@@ -152,68 +125,6 @@ def write_atomically(path: Path, text: str) -> None:
     part.replace(path)
 
 
-# --- what the machine offers ------------------------------------------------------------------------------------
-
-
-def find_interpreter() -> Interpreter:
-    """The first suitable Python: $PYTHON, the one running this, python3, python3.12 … python3.10.
-
-    Where ROS 2 is sourced, only one that can import its rclpy.
-    """
-    chosen = os.environ.get("PYTHON")
-    names = [chosen] if chosen else [sys.executable, "python3", "python3.12", "python3.11", "python3.10"]
-    found = {i.path: i for i in map(outside_venv, names) if i is not None}
-    ros = os.environ.get("ROS_DISTRO")
-    if ros:
-        usable = [i for i in found.values() if i.has_rclpy and OLDEST <= i.version <= NEWEST]
-    else:
-        usable = [i for i in found.values() if i.version in WHEEL_PYTHONS or (i.has_rclpy and i.version >= OLDEST)]
-    if usable:
-        return next((i for i in usable if i.has_venv), usable[0])
-    seen = ", ".join(str(i) for i in found.values()) or "none"
-    if ros:
-        raise SetupError(f"ROS 2 {ros} is sourced, but no Python here imports its rclpy (found: {seen}); "
-                         "install ros-" + ros + "-rclpy, or unset ROS_DISTRO to use the wheels")
-    raise SetupError(f"Python 3.11 or 3.12 is needed (found: {seen}); install one, or name it: make setup PYTHON=…")
-
-
-def outside_venv(name: str) -> Interpreter | None:
-    """`probe`, but of what a virtual environment was made with: one with the wheels in it is not an installed ROS 2."""
-    python = probe(name)
-    return python if python is None or python.base == python.path else probe(python.base)
-
-
-def probe(name: str) -> Interpreter | None:
-    """What a Python says about itself, or None where it does not run."""
-    path = shutil.which(name)
-    if path is None:
-        return None
-    try:
-        answer = subprocess.run([path, "-c", PROBE], capture_output=True, text=True, timeout=30, check=False)
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return Interpreter(path, answer.stdout) if answer.returncode == 0 else None
-
-
-def check_tools(python: Interpreter, ros_installed: bool) -> None:
-    """Refuse early, before minutes of downloads, when something only the system can give is missing."""
-    version = f"{python.version[0]}.{python.version[1]}"
-    if not python.has_venv:
-        raise SetupError(f"{python} has no venv module; install it (Debian, Ubuntu: sudo apt install "
-                         f"python{version}-venv) and run this again")
-    compiler = os.environ.get("CXX", "").split()
-    if not any(shutil.which(name) for name in (*compiler[:1], "c++", "g++", "clang++")):
-        raise SetupError("no C++ compiler; install one (Debian, Ubuntu: sudo apt install g++) and run this again")
-    if not shutil.which("make"):
-        raise SetupError("no make; install it (Debian, Ubuntu: sudo apt install make) and run this again")
-    if not python.has_headers:
-        raise SetupError(f"{python} has no C headers; install them (Debian, Ubuntu: sudo apt install "
-                         f"python{version}-dev) and run this again")
-    if ros_installed and not shutil.which("colcon"):
-        raise SetupError("ROS 2 is installed but colcon is not; install it (sudo apt install "
-                         "python3-colcon-common-extensions) and run this again")
-
-
 # --- the steps --------------------------------------------------------------------------------------------------
 
 
@@ -243,15 +154,26 @@ def same_kind(python: Interpreter, ros_installed: bool) -> bool:
 
 
 def install_requirements(ros_installed: bool) -> None:
-    files = ["core.txt", "dev.txt"] + ([] if ros_installed else ["ros-jazzy.txt"])
     command = [str(BIN / "python"), "-m", "pip", "install", "--disable-pip-version-check", "--no-input"]
-    for name in files:
-        command += ["-r", str(REQUIREMENTS / name)]
-    if not ros_installed:  # with an installed ROS 2 the system's versions of the lesser packages are as good
+    command += ["-r", str(REQUIREMENTS / "dev.txt")]
+    if ros_installed:
+        command += ["-r", str(requirements_beside_ros())]
+    else:
+        command += ["-r", str(REQUIREMENTS / "core.txt"), "-r", str(REQUIREMENTS / "ros-jazzy.txt")]
         command += ["-c", str(REQUIREMENTS / "constraints.txt")]
     PIP_RUNNING.touch()
     run(command, "pip could not install the requirements; check the network and pip's settings")
     PIP_RUNNING.unlink()
+
+
+def requirements_beside_ros() -> Path:
+    """core.txt, with the NumPy that the installed ROS 2 was compiled with: its messages need that major."""
+    query = "import importlib.util as u; print(__import__('numpy').__version__ if u.find_spec('numpy') else '')"
+    version = output([str(BIN / "python"), "-c", query]).strip()
+    text = (REQUIREMENTS / "core.txt").read_text()
+    path = VENV / "requirements.txt"
+    path.write_text(re.sub(r"^numpy==.*$", f"numpy=={version}", text, flags=re.MULTILINE) if version else text)
+    return path
 
 
 def repair_cmake_exports() -> None:
@@ -312,9 +234,9 @@ def run(command: Sequence[str], failure: str, environment: dict[str, str] | None
     """Run a command with its output in the log; what it is doing is shown on a terminal.
 
     Raises:
-        SetupError: `failure`, the last error line of the output, and where the log is.
+        SetupError: `failure`, the line of the output that says most about it, and where the log is.
     """
-    last_error = ""
+    cause = last_error = ""
     show = sys.stdout.isatty()
     with open(LOG, "a", encoding="utf-8", errors="replace") as log:
         print(f"$ {' '.join(command)}", file=log, flush=True)
@@ -324,7 +246,9 @@ def run(command: Sequence[str], failure: str, environment: dict[str, str] | None
         try:
             for line in process.stdout:
                 log.write(line)
-                if re.search(r"\b(error|fatal)\b", line, re.IGNORECASE):
+                if CAUSES.search(line):
+                    cause = " ".join(line.split())[:200]
+                elif re.search(r"\b(error|fatal)\b", line, re.IGNORECASE):
                     last_error = " ".join(line.split())[:200]
                 if show and line.startswith(("Collecting", "Downloading", "Building", "Installing")):
                     print(f"\r\033[K      {line.strip()[:70]}", end="", flush=True)
@@ -335,7 +259,8 @@ def run(command: Sequence[str], failure: str, environment: dict[str, str] | None
     if show:
         print("\r\033[K", end="", flush=True)
     if code != 0:
-        raise SetupError(f"{failure}: {last_error or f'exit code {code}'} (all of it: {LOG.relative_to(ROOT)})")
+        cause = cause or last_error or f"exit code {code}"
+        raise SetupError(f"{failure}: {cause} (all of it: {LOG.relative_to(ROOT)})")
 
 
 def stop(process: subprocess.Popen[str]) -> None:
