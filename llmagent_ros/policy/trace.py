@@ -2,61 +2,65 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from dataclasses import dataclass
 
 from llmagent_ros.types import Decision, Outcome, Scene, Source, Transition
 
 _MATCH = 1e-6  # s within which two stamps are the same moment
+_MOST_OPEN = 64  # steps that wait for their outcomes; more means that nobody reports any
 
 
-@dataclass(frozen=True)
-class _Pending:
+@dataclass
+class _Open:
     step: int
     scene: Scene
     decision: Decision
+    next: Scene | None = None
 
 
 class EpisodeTrace:
     """The transitions of one episode.
 
-    A transition is closed when the scene after its decision and the outcome of its period are both known. Rewards of
+    A transition is closed when the scene after its decision and the outcomes up to that scene are known. Rewards of
     outcomes stamped in (scene, next scene] are summed, so that a world that reports more often than the robot decides
-    is counted in full.
+    is counted in full. Scenes come in order, and so do outcomes; how the two interleave makes no difference: a step
+    stays open while decisions go on, and a decision on what turns out to be the episode's last scene is not a step.
 
     Args:
         run: identifier of the run. episode: number in it. stepwise: whether every control period has an outcome
-            (simulation); otherwise (a robot) a period without one has reward 0.
+            (simulation); otherwise (a robot) nothing is waited for, a period without one has reward 0, and one that
+            comes late counts for the step that is then open.
     """
 
     def __init__(self, run: str, episode: int, *, stepwise: bool) -> None:
         self._run, self._episode, self._stepwise = run, episode, stepwise
-        self._pending: _Pending | None = None
-        self._next: Scene | None = None
+        self._open: deque[_Open] = deque(maxlen=_MOST_OPEN)
         self._outcomes: deque[tuple[float, Outcome]] = deque(maxlen=1000)
+        self._reported = -math.inf  # stamp of the last outcome
         self.steps = 0
         self.total_reward = 0.0
         self.ended: Outcome | None = None
 
     @property
     def last_stamp(self) -> float | None:
-        """Stamp of the scene that was decided on last."""
-        return self._pending.scene.stamp if self._pending else None
+        """Stamp of the scene that was decided on last, while its step is open."""
+        return self._open[-1].scene.stamp if self._open else None
 
     def on_decision(self, scene: Scene, decision: Decision) -> list[Transition]:
         """Takes the decision on `scene`, which is also the scene after the decision before."""
-        closed = self.on_scene(scene) if self._pending else []
-        if self._pending is not None:  # its outcome never came: it cannot be learned from
-            self._pending = None
-        self._pending = _Pending(self.steps, scene, decision)
-        self._next = None
-        self.steps += 1
+        closed = self.on_scene(scene)
+        if not self._is_after_end(scene):
+            self._open.append(_Open(self.steps, scene, decision))
+            self.steps += 1
         return closed
 
     def on_scene(self, scene: Scene) -> list[Transition]:
         """Takes the scene after the last decision; the end of an episode has no decision of its own."""
-        if self._pending is not None and scene.stamp > self._pending.scene.stamp + _MATCH and self._next is None:
-            self._next = scene
+        last = self._open[-1] if self._open else None
+        if last is not None and last.next is None and scene.stamp > last.scene.stamp + _MATCH:
+            last.next = scene
         return self._close()
 
     def on_outcome(self, stamp: float, outcome: Outcome) -> list[Transition]:
@@ -65,50 +69,65 @@ class EpisodeTrace:
             return []
         self.total_reward += outcome.reward
         self._outcomes.append((stamp, outcome))
+        self._reported = stamp
         if outcome.ended:
             self.ended = outcome
+            while self._stepwise and self._open and self._is_after_end(self._open[-1].scene):
+                self.steps = self._open.pop().step
         return self._close()
 
     def flush(self) -> list[Transition]:
         """Closes a terminated step whose next scene never came; that scene's text would not be used anyway."""
-        if self._pending is not None and self.ended is not None and self.ended.terminated:
-            self._next = self._next or self._pending.scene
-        return self._close(force=True)
+        closed = self._close()
+        if self._open and self.ended is not None and self.ended.terminated:
+            last = self._open.pop()
+            closed.append(self._transition(last, last.scene, [o for t, o in self._outcomes if t > self._start(last)]))
+        return closed
 
     @property
     def complete(self) -> bool:
         """Whether the episode has ended and its last transition is closed."""
-        return self.ended is not None and self._pending is None
+        return self.ended is not None and not self._open
 
-    def _close(self, *, force: bool = False) -> list[Transition]:
-        pending, following = self._pending, self._next
-        if pending is None or following is None:
-            return []
-        start = pending.scene.stamp + _MATCH
-        due = [(t, o) for t, o in self._outcomes if start < t <= following.stamp + _MATCH]
-        if force and self.ended is not None and not any(o is self.ended for _, o in due):
-            due += [(t, o) for t, o in self._outcomes if o is self.ended]
-        if not due and self._stepwise:
-            return []
-        while self._outcomes and self._outcomes[0][0] <= following.stamp + _MATCH:
-            self._outcomes.popleft()
-        self._pending = self._next = None
-        last = next((o for _, o in due if o.ended), Outcome(0.0))
-        return [
-            Transition(
-                run=self._run,
-                episode=self._episode,
-                step=pending.step,
-                task=pending.scene.task,
-                scene=pending.scene.text,
-                action=pending.decision.action,
-                reward=sum(o.reward for _, o in due),
-                next_scene=following.text,
-                terminated=last.terminated,
-                truncated=last.truncated and not last.terminated,
-                source=Source.POLICY,
-                log_probability=pending.decision.log_probability,
-                stamp=pending.scene.stamp,
-                extra={"adapter": pending.decision.adapter},
-            )
-        ]
+    def _is_after_end(self, scene: Scene) -> bool:
+        """Whether the outcome that ended the episode was that of the period that led to this scene."""
+        return self.ended is not None and self._reported <= scene.stamp + _MATCH
+
+    def _close(self) -> list[Transition]:
+        """The transitions of all steps whose next scene and outcomes are known, in order."""
+        closed = []
+        while self._open and (following := self._open[0].next) is not None:
+            known = self._reported + _MATCH >= following.stamp or self.ended is not None
+            if self._stepwise and not known:
+                break
+            step = self._open.popleft()
+            end = following.stamp + _MATCH
+            due = [o for t, o in self._outcomes if self._start(step) < t <= end]
+            while self._outcomes and self._outcomes[0][0] <= end:
+                self._outcomes.popleft()
+            if due or not self._stepwise:  # without its outcome a step cannot be learned from
+                closed.append(self._transition(step, following, due))
+        return closed
+
+    def _start(self, step: _Open) -> float:
+        """Outcomes up to this stamp are not the step's."""
+        return step.scene.stamp + _MATCH if self._stepwise else -math.inf
+
+    def _transition(self, step: _Open, following: Scene, due: list[Outcome]) -> Transition:
+        last = next((o for o in due if o.ended), Outcome(0.0))
+        return Transition(
+            run=self._run,
+            episode=self._episode,
+            step=step.step,
+            task=step.scene.task,
+            scene=step.scene.text,
+            action=step.decision.action,
+            reward=sum(o.reward for o in due),
+            next_scene=following.text,
+            terminated=last.terminated,
+            truncated=last.truncated and not last.terminated,
+            source=Source.POLICY,
+            log_probability=step.decision.log_probability,
+            stamp=step.scene.stamp,
+            extra={"adapter": step.decision.adapter},
+        )
