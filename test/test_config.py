@@ -1,0 +1,111 @@
+"""Reading YAML into dataclasses: every mistake is one line that names the culprit and the valid choices."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from pydantic import ConfigDict, Field
+from pydantic.dataclasses import dataclass
+
+from llmagent_ros import config
+from llmagent_ros.errors import ConfigError, LlmAgentError, UnknownNameError
+
+
+@dataclass(config=ConfigDict(extra="forbid"), frozen=True)
+class Inner:
+    depth: int = 1
+    width: int = 2
+
+
+@dataclass(config=ConfigDict(extra="forbid"), frozen=True)
+class Outer:
+    name: str
+    inner: Inner = Field(default_factory=Inner)
+    named: dict[str, Inner] = Field(default_factory=dict)
+    maybe: Inner | None = None
+
+
+def _message(values: dict[str, object]) -> str:
+    with pytest.raises(ConfigError) as caught:
+        config.build(Outer, values, "file.yaml")
+    message = str(caught.value)
+    assert message.startswith("file.yaml: ")
+    assert "\n" not in message
+    return message
+
+
+def test_builds_nested() -> None:
+    built = config.build(Outer, {"name": "a", "inner": {"depth": 3}, "named": {"x": {"width": 9}}}, "file.yaml")
+    assert built == Outer("a", Inner(3, 2), {"x": Inner(1, 9)})
+
+
+@pytest.mark.parametrize(
+    ("values", "key", "valid"),
+    [
+        ({"name": "a", "nmae": "b"}, "'nmae'", "inner, maybe, name, named"),
+        ({"name": "a", "inner": {"dpeth": 1}}, "'inner.dpeth'", "depth, width"),
+        ({"name": "a", "named": {"x": {"dpeth": 1}}}, "'named.x.dpeth'", "depth, width"),
+        ({"name": "a", "maybe": {"dpeth": 1}}, "'maybe.dpeth'", "depth, width"),
+    ],
+)
+def test_unknown_key_lists_the_valid_ones(values: dict[str, object], key: str, valid: str) -> None:
+    message = _message(values)
+    assert f"unknown key {key}" in message
+    assert message.endswith(f"valid: {valid}")
+
+
+def test_wrong_value_names_key_and_value() -> None:
+    message = _message({"name": "a", "inner": {"depth": "deep"}})
+    assert "inner.depth" in message and "'deep'" in message
+
+
+def test_missing_key_is_named() -> None:
+    assert "name" in _message({})
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"a: [1, 2", b"a: b: c", b"\t- x", b"- 1\n- 2\n", b"just text", b"", b"\xff\xfe\x00bad", b"a: !!python/none x"],
+)
+def test_malformed_yaml_is_one_line_with_the_file(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "broken.yaml"
+    path.write_bytes(content)
+    with pytest.raises(ConfigError) as caught:
+        config.read_yaml(path)
+    assert str(caught.value).startswith(f"{path}: ")
+    assert "\n" not in str(caught.value)
+
+
+def test_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"absent\.yaml"):
+        config.read_yaml(tmp_path / "absent.yaml")
+
+
+def test_yaml_makes_no_objects(tmp_path: Path) -> None:
+    path = tmp_path / "evil.yaml"
+    marker = tmp_path / "marker"
+    path.write_text(f"a: !!python/object/apply:os.mkdir ['{marker}']\n")
+    with pytest.raises(ConfigError):
+        config.read_yaml(path)
+    assert not marker.exists()
+
+
+def test_named_file(tmp_path: Path) -> None:
+    shipped = tmp_path / "shipped"
+    shipped.mkdir()
+    for name in ("one", "two"):
+        (shipped / f"{name}.yaml").write_text("a: 1\n")
+    own = tmp_path / "own.yaml"
+    own.write_text("a: 1\n")
+    assert config.named_file("task", "one", shipped) == shipped / "one.yaml"
+    assert config.named_file("task", str(own), shipped) == own
+    for wrong in ("three", str(tmp_path / "absent.yaml"), "../own", ""):
+        with pytest.raises(UnknownNameError) as caught:
+            config.named_file("task", wrong, shipped)
+        assert str(caught.value) == f"unknown task {wrong!r}; valid: one, two"
+    assert issubclass(UnknownNameError, LlmAgentError)
+
+
+def test_share_dir_holds_what_ships() -> None:
+    assert all((config.share_dir() / name).is_dir() for name in ("config/robots", "config/tasks", "sim/worlds"))
