@@ -47,7 +47,7 @@ def main(factory: Callable[[], Node], argv: list[str] | None = None) -> None:
         pass
     finally:
         if node is not None:
-            _close(node)
+            code = max(code, _close(node))
         rclpy.try_shutdown()
     sys.exit(code)
 
@@ -67,14 +67,18 @@ def _spin(node: Node, stop: threading.Event) -> int:
     return 0
 
 
-def _close(node: Node) -> None:
-    """Lets the node end what it does (a last zero command, an open file), then destroys it."""
+def _close(node: Node) -> int:
+    """Lets the node end what it does (a last zero command, an open file), then destroys it; the exit code of that."""
     try:
         close = getattr(node, "close", None)
         if close is not None:
             close()
+    except LlmAgentError as error:
+        print(f"error: {error}", file=sys.stderr, flush=True)
+        return 2
     finally:
         node.destroy_node()
+    return 0
 
 
 def parameters(node: Node, kind: type[T], fixed: Mapping[str, Any] | None = None) -> T:

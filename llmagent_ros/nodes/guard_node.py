@@ -1,0 +1,182 @@
+"""The guard as a node: the only publisher of cmd_vel. docs/safety.md says what it lets through."""
+
+from __future__ import annotations
+
+import time
+from typing import Annotated, Literal
+
+from builtin_interfaces.msg import Time
+from diagnostic_msgs.msg import DiagnosticStatus
+from geometry_msgs.msg import TwistStamped
+from pydantic import ConfigDict, Field
+from pydantic.dataclasses import dataclass
+from rclpy.clock import Clock
+from rclpy.clock_type import ClockType
+from rclpy.duration import Duration
+from sensor_msgs.msg import LaserScan
+from std_msgs.msg import Bool
+from std_srvs.srv import Trigger
+
+from llmagent_ros.contract import load_contract
+from llmagent_ros.nodes import common, qos
+from llmagent_ros.nodes.wire.reports import COUNT
+from llmagent_ros.nodes.wire.sensors import velocity_from_message
+from llmagent_ros.nodes.wire.stamps import to_seconds
+from llmagent_ros.safety.guard import Guard, GuardConfig, Verdict
+from llmagent_ros.types import Velocity
+
+REPORT_PERIOD = 0.5  # s of wall time between two diagnostics
+LAST_WORD = 0.2  # s that the last zero may take to be acknowledged
+
+
+@dataclass(config=ConfigDict(extra="forbid"), frozen=True)
+class GuardNodeConfig(GuardConfig):
+    """Parameters: those of GuardConfig but `lockstep`, which follows from `mode`, and
+
+    Attributes:
+        robot: contract in config/robots, or a path.
+        mode: lockstep: one output for each policy command, the world waits for it. realtime: outputs also in between.
+        scan_wait: s of wall time that a command waits in lockstep for the scan of its stamp.
+    """
+
+    robot: str = "sim_diffdrive"
+    mode: Literal["lockstep", "realtime"] = "realtime"
+    scan_wait: Annotated[float, Field(gt=0, le=10)] = 0.2
+
+
+class GuardNode(common.Node):
+    """Subscribes cmd_vel_policy, cmd_vel_teleop, e_stop and the contract's scan; service ~/reset_e_stop.
+
+    In lockstep, time is the newest command's stamp and stands still between commands. In real time it is the node's
+    clock, looked at `rate` times a second of a steady clock, so that silence ends in zero.
+    """
+
+    def __init__(self) -> None:
+        super().__init__("guard", automatically_declare_parameters_from_overrides=True)
+        lockstep = self.has_parameter("mode") and self.get_parameter("mode").value == "lockstep"
+        self._config = common.parameters(self, GuardNodeConfig, {"lockstep": lockstep})
+        self._contract = load_contract(self._config.robot)
+        self._guard = Guard(self._contract, self._config)
+        self._stamp: Time | None = None  # of the command that is to be answered, to the nanosecond
+        self._deadline: float | None = None  # wall time until which it waits for its scan
+        self._verdict: Verdict | None = None
+        self._reported: tuple[object, ...] = ()
+        self._make_topics()
+        steady = Clock(clock_type=ClockType.STEADY_TIME)
+        self.create_timer(REPORT_PERIOD, self._report, clock=steady)
+        if lockstep:
+            self.create_timer(self._config.scan_wait / 4, self._stop_waiting, clock=steady)
+        else:
+            self.create_timer(1.0 / self._config.rate, self._decide, clock=steady)
+
+    def _make_topics(self) -> None:
+        self._publisher = self.create_publisher(TwistStamped, "cmd_vel", qos.COMMAND)
+        self._diagnostics = common.Diagnostics(self)
+        scan = self._contract.sensors.scan.topic
+        # The subscription with the fewest demands matches every e-stop driver; the other one tells a guard that starts
+        # late that the button is pressed.
+        for profile in (qos.SENSOR, qos.LATEST):
+            self.create_subscription(Bool, "e_stop", self._on_e_stop, profile)
+        self.create_subscription(LaserScan, scan, self._on_scan, qos.SENSOR)
+        self.create_subscription(TwistStamped, "cmd_vel_policy", self._on_policy_command, qos.COMMAND)
+        self.create_subscription(TwistStamped, "cmd_vel_teleop", self._on_teleop_command, qos.COMMAND)
+        self.create_service(Trigger, "~/reset_e_stop", self._on_reset)
+
+    # --- what comes in ---------------------------------------------------------------------------
+
+    def _on_policy_command(self, message: TwistStamped) -> None:
+        stamp = message.header.stamp
+        if not self._guard.on_policy_command(velocity_from_message(message), to_seconds(stamp), self._now()):
+            self.get_logger().warning(f"policy command not taken: {self._guard.counts}", throttle_duration_sec=5.0)
+            return
+        self._stamp = stamp
+        if self._guard.awaits_scan:
+            self._deadline = time.monotonic() + self._config.scan_wait
+        else:
+            self._decide()
+
+    def _on_teleop_command(self, message: TwistStamped) -> None:
+        taken = self._guard.on_teleop_command(velocity_from_message(message), self._now())
+        if taken and not self._config.lockstep:
+            self._decide()
+
+    def _on_scan(self, message: LaserScan) -> None:
+        self._guard.on_scan(to_seconds(message.header.stamp), self._now())
+        if self._deadline is not None and not self._guard.awaits_scan:
+            self._decide()
+
+    def _on_e_stop(self, message: Bool) -> None:
+        self._guard.on_e_stop(message.data)
+        if self._guard.e_stopped:
+            self._decide()
+
+    def _on_reset(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        response.success = self._guard.reset_e_stop()
+        response.message = "released" if response.success else "the e-stop button is still pressed"
+        self.get_logger().info(f"reset of the e-stop: {response.message}")
+        self._decide()
+        return response
+
+    # --- what goes out ---------------------------------------------------------------------------
+
+    def _stop_waiting(self) -> None:
+        """Lockstep: the scan of the command's stamp did not come in time; the guard judges without it."""
+        if self._deadline is not None and time.monotonic() >= self._deadline:
+            self._decide()
+
+    def _decide(self) -> None:
+        verdict = self._guard.decide(self._now())
+        stamp, self._stamp, self._deadline = self._stamp, None, None
+        self._publish(verdict.velocity, stamp)
+        self._verdict = verdict
+        if self._state() != self._reported:
+            self._report()
+
+    def _publish(self, velocity: Velocity, answered: Time | None) -> None:
+        """answered: stamp of the policy command that this is the answer to, if it is one.
+
+        In lockstep anything else bears stamp 0: the present time would pass for the answer that the world waits for.
+        """
+        message = TwistStamped()
+        if answered is not None:
+            message.header.stamp = answered
+        elif not self._config.lockstep:
+            message.header.stamp = self.get_clock().now().to_msg()
+        message.header.frame_id = self._contract.frames.base
+        message.twist.linear.x, message.twist.angular.z = velocity.linear, velocity.angular
+        self._publisher.publish(message)
+
+    def _now(self) -> float:
+        return to_seconds(self.get_clock().now().to_msg())
+
+    def _state(self) -> tuple[object, ...]:
+        verdict = self._verdict
+        return (verdict.source, verdict.reason, self._guard.e_stopped) if verdict else (None, None, False)
+
+    def _report(self) -> None:
+        self._reported = self._state()
+        verdict, stopped = self._verdict, self._guard.e_stopped
+        reason = (verdict.reason if verdict else None) or ""
+        values: dict[str, object] = {
+            "source": verdict.source if verdict else "stop",
+            "reason": reason,
+            "limited": ",".join(verdict.limited) if verdict else "",
+            "e_stop": str(stopped).lower(),
+            **{f"{COUNT}{name}": number for name, number in sorted(self._guard.counts.items())},
+        }
+        message = "e-stop" if stopped else f"stopped: {reason}" if reason else f"{values['source']} drives"
+        level = DiagnosticStatus.WARN if stopped else DiagnosticStatus.OK
+        self._diagnostics.publish(message, values, level=level)
+
+    def close(self) -> None:
+        """Leaves the robot standing."""
+        self._publish(Velocity(), None)
+        self._publisher.wait_for_all_acked(Duration(seconds=LAST_WORD))
+
+
+def main() -> None:
+    common.main(GuardNode)
+
+
+if __name__ == "__main__":
+    main()

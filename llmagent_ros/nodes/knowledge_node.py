@@ -1,0 +1,186 @@
+"""The knowledge node: skills stored and found by language, over services."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+from pydantic import ConfigDict, Field
+from pydantic.dataclasses import dataclass
+from rclpy.callback_groups import ReentrantCallbackGroup
+from rclpy.clock import Clock
+from rclpy.clock_type import ClockType
+from rclpy.task import Future
+from std_srvs.srv import Trigger
+
+from llmagent_interfaces.srv import RetrieveSkills, StoreSkill
+from llmagent_ros.contract import load_contract
+from llmagent_ros.errors import LlmAgentError
+from llmagent_ros.knowledge.embedding import EmbedderConfig, SentenceEmbedder
+from llmagent_ros.knowledge.knowledge import Knowledge, KnowledgeConfig
+from llmagent_ros.knowledge.skill import Skill
+from llmagent_ros.nodes import common
+from llmagent_ros.nodes.wire.skills import skill_from_message, skill_to_message
+
+T = TypeVar("T")
+REPORT_PERIOD = 2.0  # s of wall time between two diagnostics
+
+
+@dataclass(config=ConfigDict(extra="forbid"), frozen=True)
+class KnowledgeNodeConfig:
+    """Parameters.
+
+    Attributes:
+        robot: contract in config/robots, or a path; its name is given to skills that are stored without one.
+        out: folder of the run. store: folder of the skills; empty: OUT/knowledge, so that runs do not share any.
+        embedder, knowledge: see EmbedderConfig, KnowledgeConfig.
+        workers: threads that answer. queue: requests that may wait for one; beyond that they are refused.
+        autostart: configure and activate at once.
+    """
+
+    robot: str = "sim_diffdrive"
+    out: str = "runs/default"
+    store: str = ""
+    embedder: EmbedderConfig = Field(default_factory=EmbedderConfig)
+    knowledge: KnowledgeConfig = Field(default_factory=KnowledgeConfig)
+    workers: Annotated[int, Field(ge=1, le=16)] = 2
+    queue: Annotated[int, Field(ge=0, le=1000)] = 32
+    autostart: bool = True
+
+
+class Busy(LlmAgentError):
+    """More requests wait than may."""
+
+
+class KnowledgeNode(common.ManagedNode):
+    """Services retrieve_skills, store_skill, ~/statistics (JSON in its message).
+
+    The model loads in configure. Requests are answered only while active, from a few threads of their own, so that a
+    slow one holds up neither the others nor a lifecycle transition.
+    """
+
+    def __init__(self) -> None:
+        super().__init__("knowledge")
+        self._config = common.parameters(self, KnowledgeNodeConfig)
+        self._contract = load_contract(self._config.robot).robot
+        self._knowledge: Knowledge | None = None
+        self._pool: ThreadPoolExecutor | None = None
+        self._active = False
+        self._slots = threading.BoundedSemaphore(self._config.workers + self._config.queue)
+        self._diagnostics = common.Diagnostics(self)
+        group = ReentrantCallbackGroup()
+        self.create_service(RetrieveSkills, "retrieve_skills", self._on_retrieve, callback_group=group)
+        self.create_service(StoreSkill, "store_skill", self._on_store, callback_group=group)
+        self.create_service(Trigger, "~/statistics", self._on_statistics, callback_group=group)
+        self.create_timer(REPORT_PERIOD, self._report, clock=Clock(clock_type=ClockType.STEADY_TIME))
+        if self._config.autostart:
+            self.autostart()
+
+    # --- lifecycle ---------------------------------------------------------------------------------
+
+    def configure(self) -> None:
+        folder = Path(self._config.store).expanduser() if self._config.store else Path(self._config.out) / "knowledge"
+        self._knowledge = Knowledge(folder, SentenceEmbedder(self._config.embedder), self._config.knowledge)
+        self._pool = ThreadPoolExecutor(self._config.workers, thread_name_prefix="knowledge")
+        self.get_logger().info(f"{self._knowledge.stats().skills} skills in {folder}")
+
+    def activate(self) -> None:
+        self._active = True
+
+    def deactivate(self) -> None:
+        self._active = False
+
+    def cleanup(self) -> None:
+        pool, self._pool = self._pool, None
+        knowledge, self._knowledge = self._knowledge, None
+        if pool is not None:
+            pool.shutdown(wait=True, cancel_futures=True)
+        if knowledge is not None:
+            knowledge.close()
+
+    # --- services ----------------------------------------------------------------------------------
+
+    async def _on_retrieve(
+        self, request: RetrieveSkills.Request, response: RetrieveSkills.Response
+    ) -> RetrieveSkills.Response:
+        try:
+            found = await self._in_background(
+                lambda knowledge: knowledge.retrieve(
+                    request.text, request.k, request.contract, request.min_success_rate
+                )
+            )
+        except LlmAgentError as error:
+            response.message = str(error)
+            return response
+        response.ok = True
+        response.skills = [skill_to_message(one.skill, one.similarity) for one in found]
+        return response
+
+    async def _on_store(self, request: StoreSkill.Request, response: StoreSkill.Response) -> StoreSkill.Response:
+        skill, bundle = skill_from_message(request.skill)
+        try:
+            stored = await self._in_background(lambda knowledge: self._store(knowledge, skill, bundle))
+        except LlmAgentError as error:
+            response.message = str(error)
+            return response
+        response.ok, response.id = True, stored.id
+        return response
+
+    async def _on_statistics(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        try:
+            stats = await self._in_background(lambda knowledge: knowledge.stats())
+        except LlmAgentError as error:
+            response.message = str(error)
+            return response
+        response.success, response.message = True, json.dumps(asdict(stats))
+        return response
+
+    def _store(self, knowledge: Knowledge, skill: Skill, bundle: Path | None) -> Skill:
+        parents = knowledge.get(skill.id).parents if skill.id else ()  # the message has no field for them
+        return knowledge.store(replace(skill, contract=skill.contract or self._contract, parents=parents), bundle)
+
+    async def _in_background(self, work: Callable[[Knowledge], T]) -> T:
+        """The result of `work`, done by one of the threads while the executor goes on.
+
+        Raises:
+            LlmAgentError: of the work; Busy; or the node is not active.
+        """
+        knowledge, pool = self._knowledge, self._pool
+        if not self._active or knowledge is None or pool is None:
+            raise LlmAgentError(f"node {self.get_name()} is not active")
+        if not self._slots.acquire(blocking=False):
+            raise Busy(f"node {self.get_name()}: {self._config.queue} requests are waiting already; ask again later")
+        done = Future(executor=self.executor)
+        done.add_done_callback(lambda _: None)  # without a callback the executor is not woken
+
+        def job() -> None:
+            try:
+                done.set_result(work(knowledge))
+            except BaseException as error:  # raised again where it is awaited
+                done.set_exception(error)
+            finally:
+                self._slots.release()
+
+        submitted = pool.submit(job)
+        submitted.add_done_callback(lambda ended: self._slots.release() if ended.cancelled() else None)
+        result: T = await done
+        return result
+
+    def _report(self) -> None:
+        values: dict[str, Any] = {"active": str(self._active).lower()}
+        if self._knowledge is not None:
+            values["skills"] = self._knowledge.stats().skills
+        self._diagnostics.publish("active" if self._active else "not active", values)
+
+
+def main() -> None:
+    common.main(KnowledgeNode)
+
+
+if __name__ == "__main__":
+    main()

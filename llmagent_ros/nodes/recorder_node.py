@@ -1,0 +1,212 @@
+"""The recorder: writes what a run leaves behind into OUT, and ends when the run is over."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+from diagnostic_msgs.msg import DiagnosticArray
+from geometry_msgs.msg import TwistStamped
+from pydantic import ConfigDict, Field
+from pydantic.dataclasses import dataclass
+from rclpy.clock import Clock
+from rclpy.clock_type import ClockType
+from std_msgs.msg import Bool
+
+from llmagent_interfaces.msg import Adapter, Decision, Outcome, Scene
+from llmagent_ros.errors import ConfigError
+from llmagent_ros.nodes import common, qos
+from llmagent_ros.nodes.episode_tracker import EndedEpisode, EpisodeTracker
+from llmagent_ros.nodes.latency_probe import LatencyProbe, published_at
+from llmagent_ros.nodes.wire import decisions, reports
+from llmagent_ros.nodes.wire.stamps import key
+from llmagent_ros.recording.recorder import RecorderConfig, RunRecorder
+
+SETTLE = 0.5  # s of wall time after the end of the run in which what is still on its way is taken
+NO_SIM_AFTER = 5.0  # s of wall time without a simulator's report after which scenes are counted as control ticks
+
+
+@dataclass(config=ConfigDict(extra="forbid"), frozen=True)
+class RecorderNodeConfig:
+    """Parameters: see RecorderConfig. out: empty for runs/TIME-seedN. seed, model: only written down."""
+
+    out: str = ""
+    seed: Annotated[int, Field(ge=0)] = 0
+    model: str = ""
+    resume: bool = True
+    report_period: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 2.0
+    summary_period: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 10.0
+
+
+class RecorderNode(common.Node):
+    """Subscribes scene, decision, cmd_vel, outcome, adapter, /diagnostics, run_finished.
+
+    *Scene-to-command latency* is the time between two events on their publishers' wall clock: perception publishes the
+    scene, the guard publishes the command that bears the scene's stamp. Only scenes that were decided on count. It does
+    not hold the sensors' own delay. *Missed ticks* are the simulator's own count; without a simulator, a scene that had
+    no decision when the next one came is a missed tick.
+    """
+
+    def __init__(self) -> None:
+        super().__init__("recorder", automatically_declare_parameters_from_overrides=True)
+        c = common.parameters(self, RecorderNodeConfig)
+        out = Path(c.out) if c.out else Path("runs") / f"{time.strftime('%Y%m%d-%H%M%S')}-seed{c.seed}"
+        self.finished: int | None = None
+        self._recorder: RunRecorder | None = RunRecorder(
+            RecorderConfig(out, c.seed, c.model, c.resume, c.report_period, c.summary_period)
+        )
+        self._out = out
+        self._tracker = EpisodeTracker()
+        self._probe = LatencyProbe()
+        self._sim_ticks: tuple[int, int] | None = None  # ticks and missed ones of the simulator's last report
+        self._own_ticks = [0, 0]  # fresh, missed
+        self._scene: tuple[str, int] | None = None  # task and stamp of the last scene
+        self._decided: tuple[str, int] | None = None
+        self._subscribe()
+        self.get_logger().info(f"writing to {out}")
+
+    def _subscribe(self) -> None:
+        subscribe: Any = self.create_subscription
+        subscribe(Scene, "scene", self._on_scene, qos.COMMAND)
+        subscribe(Decision, "decision", self._on_decision, qos.COMMAND)
+        subscribe(TwistStamped, "cmd_vel", self._on_command, qos.COMMAND)
+        subscribe(Outcome, "outcome", self._on_outcome, qos.COMMAND)
+        subscribe(Adapter, "adapter", self._on_adapter, qos.LATEST)
+        subscribe(DiagnosticArray, "/diagnostics", self._on_diagnostics, qos.COMMAND)
+        subscribe(Bool, "run_finished", self._on_run_finished, qos.LATEST)
+        steady = Clock(clock_type=ClockType.STEADY_TIME)
+        self._settle = self.create_timer(SETTLE, self._finish_run, clock=steady)
+        self._settle.cancel()
+        self.create_timer(NO_SIM_AFTER, self._take_own_ticks, clock=steady)
+
+    # --- what comes in ---------------------------------------------------------------------------
+
+    def _on_scene(self, message: Scene, info: Mapping[str, Any]) -> None:
+        stamp = key(message.header.stamp)
+        self._take_latency(self._probe.on_scene(stamp, message.task_id, published_at(info)))
+        if self._scene is not None and self._scene[0] == message.task_id:
+            self._own_ticks[self._decided != self._scene] += 1
+        self._scene = (message.task_id, stamp)
+
+    def _on_decision(self, message: Decision) -> None:
+        stamp = key(message.header.stamp)
+        self._decided = (message.task_id, stamp)
+        self._take_latency(self._probe.on_decision(stamp, message.task_id))
+        if self._recorder is not None and not self._tracker.is_ended(message.run, message.episode):
+            try:
+                decision = decisions.decision_from_message(message)
+            except ConfigError as error:
+                self.get_logger().error(str(error), once=True)
+                return
+            self._recorder.on_decision(decision, message.compute_ms)
+        self._take_episode(self._tracker.on_decision(stamp, message.run, message.episode))
+
+    def _on_command(self, message: TwistStamped, info: Mapping[str, Any]) -> None:
+        self._take_latency(self._probe.on_command(key(message.header.stamp), published_at(info)))
+
+    def _on_outcome(self, message: Outcome) -> None:
+        outcome = decisions.outcome_from_message(message)
+        self._take_episode(self._tracker.on_outcome(key(message.header.stamp), outcome))
+
+    def _on_adapter(self, message: Adapter) -> None:
+        if self._recorder is not None:
+            self._recorder.on_learner(message.updates, self._recorder.metrics.learner_stats)
+
+    def _on_diagnostics(self, message: DiagnosticArray) -> None:
+        if self._recorder is None:
+            return
+        for status in message.status:
+            said, name = reports.values(status), reports.component(status)
+            if name == "learner":
+                self._recorder.on_learner(reports.count(said, "updates") or 0, reports.numbers(said))
+            elif name == "guard":
+                self._recorder.on_guard(reports.guard_counts(said))
+            elif name == "sim":
+                self._take_sim_ticks(reports.count(said, "ticks"), reports.count(said, "ticks_missed"))
+
+    def _on_run_finished(self, message: Bool) -> None:
+        if message.data:
+            self._settle.reset()
+
+    # --- what is written -------------------------------------------------------------------------
+
+    def _take_latency(self, milliseconds: float | None) -> None:
+        if milliseconds is not None and self._recorder is not None:
+            self._recorder.on_latency(milliseconds)
+
+    def _take_episode(self, ended: EndedEpisode | None) -> None:
+        if ended is not None and self._recorder is not None:
+            e = ended
+            self._recorder.on_episode_end(e.episode, e.success, e.total_reward, e.steps, e.reason, e.duration_s, e.run)
+
+    def _take_sim_ticks(self, ticks: int | None, missed: int | None) -> None:
+        """The simulator counts from its start; a smaller count is that of a new simulator."""
+        if ticks is None or missed is None:
+            return
+        before = self._sim_ticks or (0, 0)
+        if ticks < before[0] or missed < before[1]:
+            before = (0, 0)
+        self._sim_ticks = (ticks, missed)
+        late = missed - before[1]
+        self._count_ticks(ticks - before[0] - late, late)
+
+    def _take_own_ticks(self) -> None:
+        if self._sim_ticks is None:
+            self._count_ticks(*self._own_ticks)
+            self._own_ticks = [0, 0]
+
+    def _count_ticks(self, fresh: int, missed: int) -> None:
+        for count, was_fresh in ((fresh, True), (missed, False)):
+            for _ in range(count):
+                if self._recorder is not None:
+                    self._recorder.on_tick(was_fresh)
+
+    def _finish_run(self) -> None:
+        self._settle.cancel()
+        self._write()
+        self.finished = 0
+
+    def _write(self) -> None:
+        recorder, self._recorder = self._recorder, None
+        if recorder is not None:
+            summary = recorder.finish()
+            print(_table(summary, self._out), flush=True)
+
+    def close(self) -> None:
+        """Writes the summary of a run that was interrupted."""
+        self._write()
+
+
+def _table(summary: Mapping[str, Any], out: Path) -> str:
+    """The summary in a few lines for a person."""
+    latency = summary["scene_to_command_ms"]
+    rows = {
+        "episodes": f"{summary['episodes']}, {summary['successes']} successes",
+        "success, first 30": _percent(summary["success_first_30"]),
+        "success, last 30": _percent(summary["success_last_30"]),
+        "environment steps": f"{summary['env_steps']}",
+        "updates": f"{summary['updates']}, {summary['adapter_versions']} adapter versions",
+        "scene to command": f"p50 {_figure(latency['p50'])} ms, p99 {_figure(latency['p99'])} ms",
+        "missed ticks": _percent(summary["missed_tick_share"], digits=2),
+        "wall time": f"{summary['wall_s']:.0f} s",
+        "written to": str(out),
+    }
+    return "\n".join(f"  {name:<18} {value}" for name, value in rows.items())
+
+
+def _percent(share: float | None, digits: int = 0) -> str:
+    return "-" if share is None else f"{100 * share:.{digits}f} %"
+
+
+def _figure(value: float | None) -> str:
+    return "-" if value is None else f"{value:.1f}"
+
+
+def main() -> None:
+    common.main(RecorderNode)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,158 @@
+"""Teleop: a person drives with keys or a joystick, and presses the e-stop."""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import Annotated, Literal
+
+from geometry_msgs.msg import TwistStamped
+from pydantic import ConfigDict, Field
+from pydantic.dataclasses import dataclass
+from rclpy.clock import Clock
+from rclpy.clock_type import ClockType
+from sensor_msgs.msg import Joy
+from std_msgs.msg import Bool
+from std_srvs.srv import Trigger
+
+from llmagent_ros.contract import load_contract
+from llmagent_ros.errors import ConfigError
+from llmagent_ros.nodes import common, qos
+from llmagent_ros.nodes.terminal import open_terminal
+from llmagent_ros.teleop.joystick import JoystickConfig, JoystickTeleop
+from llmagent_ros.teleop.keyboard import Keyboard
+from llmagent_ros.teleop.keys import HELP, KeysConfig, KeyTeleop
+from llmagent_ros.types import Velocity
+
+
+@dataclass(config=ConfigDict(extra="forbid"), frozen=True)
+class TeleopNodeConfig:
+    """Parameters.
+
+    Attributes:
+        robot: contract in config/robots, or a path; its limits scale what keys and joystick ask for.
+        rate: Hz of commands while somebody drives; must be fast against the guard's teleop_timeout.
+        keyboard: auto: where there is a terminal. always: it must be there. never: joystick only.
+        keys, joystick: see KeysConfig, JoystickConfig.
+    """
+
+    robot: str = "sim_diffdrive"
+    rate: Annotated[float, Field(ge=5, le=200)] = 20.0
+    keyboard: Literal["auto", "always", "never"] = "auto"
+    keys: KeysConfig = Field(default_factory=KeysConfig)
+    joystick: JoystickConfig = Field(default_factory=JoystickConfig)
+
+
+class TeleopNode(common.Node):
+    """Subscribes joy; publishes cmd_vel_teleop while somebody drives, and e_stop (latched) when it changes.
+
+    When key or dead-man are released, one zero is sent and then nothing: the guard gives the robot back to the policy.
+    Keys go before the joystick.
+    """
+
+    def __init__(self) -> None:
+        super().__init__("teleop", automatically_declare_parameters_from_overrides=True)
+        self._config = common.parameters(self, TeleopNodeConfig)
+        self._contract = load_contract(self._config.robot)
+        self.finished: int | None = None
+        self._keys = KeyTeleop(self._contract.limits, self._config.keys)
+        self._joystick = JoystickTeleop(self._contract.limits, self._config.joystick)
+        self._driving = self._pressed = self._told = False
+        self._command_publisher = self.create_publisher(TwistStamped, "cmd_vel_teleop", qos.COMMAND)
+        self._e_stop_publisher = self.create_publisher(Bool, "e_stop", qos.LATEST)
+        self._reset_client = self.create_client(Trigger, "guard/reset_e_stop")
+        self.create_subscription(Joy, "joy", self._on_joy, qos.SENSOR)
+        self._keyboard = _keyboard(self._config.keyboard)
+        if self._keyboard is not None:
+            self.get_logger().info(HELP)
+        self.create_timer(1.0 / self._config.rate, self._tick, clock=Clock(clock_type=ClockType.STEADY_TIME))
+
+    def _on_joy(self, message: Joy) -> None:
+        missing = self._joystick.missing(message.axes, message.buttons)
+        if missing and not self._told:
+            self._told = True
+            self.get_logger().error(
+                f"this joystick has {len(message.axes)} axes and {len(message.buttons)} buttons, "
+                f"no {', '.join(missing)}: set them as parameters joystick.*"
+            )
+        if self._joystick.on_joy(message.axes, message.buttons, time.monotonic()):
+            self._toggle_e_stop()
+
+    def _tick(self) -> None:
+        now = time.monotonic()
+        self._read_keys(now)
+        velocity = self._keys.velocity(now) or self._joystick.velocity(now)
+        if velocity is not None:
+            self._publish(velocity)
+        elif self._driving:
+            self._publish(Velocity())
+        self._driving = velocity is not None
+
+    def _read_keys(self, now: float) -> None:
+        typed = self._keyboard.read() if self._keyboard is not None else ""
+        if typed is None:
+            self._close_keyboard()
+            self.get_logger().warning("the terminal is gone; only the joystick drives now")
+        for character in typed or "":
+            if self._keys.press(character, now):
+                continue
+            if character == "e":
+                self._toggle_e_stop()
+            elif character == "r":
+                self._reset_e_stop()
+            elif character == "q":
+                self.finished = 0
+
+    def _toggle_e_stop(self) -> None:
+        self._pressed = not self._pressed
+        self._e_stop_publisher.publish(Bool(data=self._pressed))
+        self.get_logger().warning(
+            "e-stop pressed" if self._pressed else "e-stop let go; the guard stays stopped until it is reset"
+        )
+
+    def _reset_e_stop(self) -> None:
+        if not self._reset_client.service_is_ready():
+            self.get_logger().error("no guard to reset")
+            return
+        future = self._reset_client.call_async(Trigger.Request())
+        future.add_done_callback(lambda done: self.get_logger().info(f"e-stop: {done.result().message}"))
+
+    def _publish(self, velocity: Velocity) -> None:
+        message = TwistStamped()
+        message.header.stamp = self.get_clock().now().to_msg()
+        message.header.frame_id = self._contract.frames.base
+        message.twist.linear.x, message.twist.angular.z = velocity.linear, velocity.angular
+        self._command_publisher.publish(message)
+
+    def _close_keyboard(self) -> None:
+        if self._keyboard is not None:
+            self._keyboard.close()
+            self._keyboard = None
+
+    def close(self) -> None:
+        """Gives the terminal back, and the robot if somebody drives."""
+        self._close_keyboard()
+        if self._driving:
+            self._publish(Velocity())
+
+
+def _keyboard(wanted: str) -> Keyboard | None:
+    """Raises ConfigError when there must be a keyboard and there is none."""
+    descriptor = open_terminal() if wanted != "never" else None
+    if descriptor is None:
+        if wanted == "always":
+            raise ConfigError("node teleop: keyboard is 'always', and there is no terminal; valid: auto, never")
+        return None
+    try:
+        return Keyboard(descriptor)
+    except OSError as error:
+        os.close(descriptor)
+        raise ConfigError(f"node teleop: the terminal cannot be read: {error.strerror}") from error
+
+
+def main() -> None:
+    common.main(TeleopNode)
+
+
+if __name__ == "__main__":
+    main()
