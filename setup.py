@@ -19,7 +19,6 @@ NODES = (
     "recorder",
     "runner",
     "console",
-    "lifecycle",
 )
 
 
