@@ -1,0 +1,149 @@
+"""Drawn worlds leave the gaps they promise and can be solved; tasks judge as written."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import ndimage
+
+from llmagent_ros import config
+from llmagent_ros.contract import load_contract
+from llmagent_ros.errors import ConfigError
+from llmagent_ros.simulation.task import RewardConfig, TaskConfig, judge, load_task
+from llmagent_ros.simulation.world import Body, World, WorldConfig, draw_world, load_world
+from llmagent_ros.types import Outcome
+
+CONTRACT = load_contract("sim_diffdrive")
+CLUTTER = load_world("clutter")
+REACH = load_task("navigate").reach
+
+
+def draw(seed: int, world: WorldConfig = CLUTTER) -> World:
+    return draw_world(world, CONTRACT, np.random.default_rng(seed))
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 2**32 - 1))
+def test_bodies_keep_the_gap_to_one_another_and_half_of_it_to_the_walls(seed: int) -> None:
+    world = draw(seed)
+    robot = Body(world.start[0], world.start[1], CONTRACT.footprint_radius)
+    bodies = (robot, *world.obstacles, *world.objects)
+    for a, b in itertools.combinations(bodies, 2):
+        assert math.hypot(a.x - b.x, a.y - b.y) - a.radius - b.radius >= CLUTTER.gap - 1e-9
+    for body in bodies:
+        assert abs(body.x) + body.radius + CLUTTER.gap / 2 <= CLUTTER.size[0] / 2 + 1e-9
+        assert abs(body.y) + body.radius + CLUTTER.gap / 2 <= CLUTTER.size[1] / 2 + 1e-9
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 2**32 - 1))
+def test_worlds_hold_what_they_promise(seed: int) -> None:
+    world = draw(seed)
+    assert CLUTTER.objects[0] <= len(world.objects) <= CLUTTER.objects[1]
+    assert len(world.obstacles) <= CLUTTER.obstacles.count[1]
+    names = [body.name for body in world.objects]
+    assert len(set(names)) == len(names)
+    assert set(names) <= set(CONTRACT.objects)
+    target = world.object(world.target)
+    assert target is not None
+    distance = math.hypot(target.x - world.start[0], target.y - world.start[1])
+    assert CLUTTER.start_distance[0] <= distance <= CLUTTER.start_distance[1]
+    assert world.object("purple cube") is None
+
+
+def solvable(config: WorldConfig, world: World, step: float = 0.04) -> bool:
+    """By other means than draw_world's: connected free space on a finer grid, up to where the task counts as done."""
+    radius = CONTRACT.footprint_radius
+    xs = np.arange(-config.size[0] / 2 + radius, config.size[0] / 2 - radius, step)
+    ys = np.arange(-config.size[1] / 2 + radius, config.size[1] / 2 - radius, step)
+    x, y = np.meshgrid(xs, ys, indexing="ij")
+    bodies = (*world.obstacles, *world.objects)
+    free = np.all([np.hypot(x - b.x, y - b.y) > b.radius + radius for b in bodies], axis=0)
+    regions, _ = ndimage.label(free)
+    target = world.object(world.target)
+    assert target is not None
+    near = np.hypot(x - target.x, y - target.y) <= target.radius + radius + REACH
+    start = regions[np.abs(xs - world.start[0]).argmin(), np.abs(ys - world.start[1]).argmin()]
+    return start > 0 and bool((regions[near] == start).any())
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 2**32 - 1))
+def test_shipped_worlds_can_be_solved(seed: int) -> None:
+    assert solvable(CLUTTER, draw(seed))
+
+
+def test_without_gaps_unsolvable_draws_are_thrown_away() -> None:
+    """Dense and without gaps: many raw draws wall the target in, none of those may come out."""
+    dense = config.build(
+        WorldConfig,
+        {
+            "world": "dense",
+            "size": [3.0, 3.0],
+            "gap": 0.0,
+            "objects": [1, 1],
+            "obstacles": {"count": [8, 10], "radius": [0.25, 0.3]},
+            "start_distance": [1.0, 4.0],
+        },
+        "dense",
+    )
+    assert all(solvable(dense, draw(seed, dense)) for seed in range(30))
+
+
+def test_no_room_is_an_error_that_names_the_world() -> None:
+    crowded = config.build(WorldConfig, {"world": "closet", "size": [1.0, 1.0]}, "closet")
+    with pytest.raises(ConfigError, match="closet"):
+        draw(0, crowded)
+
+
+# --- tasks ------------------------------------------------------------------------------------------------
+
+TASK = config.build(
+    TaskConfig,
+    {
+        "task": "t",
+        "world": "clutter",
+        "instructions": ["go to the {object}"],
+        "max_steps": 10,
+        "reach": 0.3,
+        "reward": {"reached": 5.0, "collision": -4.0, "progress": 2.0, "step": -0.5},
+    },
+    "t",
+)
+
+
+@pytest.mark.parametrize(
+    ("gap", "previous", "collided", "steps", "expected"),
+    [
+        (1.0, 1.5, False, 3, Outcome(-0.5 + 2.0 * 0.5)),
+        (1.5, 1.0, False, 3, Outcome(-0.5 - 2.0 * 0.5)),
+        (0.25, 0.75, False, 3, Outcome(-0.5 + 1.0 + 5.0, terminated=True, success=True, reason="reached")),
+        (1.0, 1.0, True, 3, Outcome(-0.5 - 4.0, terminated=True, reason="collision")),
+        (1.0, 1.0, False, 10, Outcome(-0.5, truncated=True, reason="timeout")),
+        (0.25, 0.25, False, 10, Outcome(-0.5 + 5.0, terminated=True, success=True, reason="reached")),
+        (None, None, False, 3, Outcome(-0.5)),
+        (None, None, True, 3, Outcome(-4.5, terminated=True, reason="collision")),
+    ],
+)
+def test_reward_by_hand(
+    gap: float | None, previous: float | None, collided: bool, steps: int, expected: Outcome
+) -> None:
+    assert judge(TASK, gap=gap, previous_gap=previous, collided=collided, steps=steps) == expected
+
+
+def test_progress_adds_up_whatever_the_path() -> None:
+    gaps = [3.0, 2.0, 2.75, 1.0, 1.5]
+    total = sum(
+        judge(TASK, gap=b, previous_gap=a, collided=False, steps=1).reward for a, b in itertools.pairwise(gaps)
+    )
+    assert total == pytest.approx(2.0 * (3.0 - 1.5) - 4 * 0.5)
+
+
+def test_reward_config_refuses_unknown_terms() -> None:
+    with pytest.raises(ConfigError, match="valid: collision, progress, reached, step"):
+        config.build(RewardConfig, {"bonus": 1.0}, "reward")
