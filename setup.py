@@ -56,5 +56,6 @@ setup(
             f"llmagent = {PACKAGE}.cli.main:main",
             *(f"{name}_node = {PACKAGE}.nodes.{name}_node:main" for name in NODES),
         ],
+        "gymnasium.envs": [f"__root__ = {PACKAGE}.simulation.env:register"],
     },
 )
