@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import math
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -13,6 +15,7 @@ import pytest
 import yaml
 from gymnasium.utils.env_checker import check_env
 
+from llmagent_ros import config
 from llmagent_ros.contract import load_contract, wrap_angle
 from llmagent_ros.errors import UnknownNameError
 from llmagent_ros.simulation.env import ENV_ID, NavigateEnv, register
@@ -31,7 +34,9 @@ def make(tmp_path: Path) -> Iterator[Make]:
     """Simulators of a task in a room without obstacles, unless its world says otherwise."""
     made: list[Simulator] = []
 
-    def build(task: dict[str, object] | None = None, world: dict[str, object] | None = None, seed: int = 0) -> Simulator:
+    def build(
+        task: dict[str, object] | None = None, world: dict[str, object] | None = None, seed: int = 0
+    ) -> Simulator:
         empty = {"world": "empty", "obstacles": {"count": [0, 0]}, "objects": [1, 1]}
         (tmp_path / "world.yaml").write_text(yaml.safe_dump(empty | (world or {})))
         plain = {"task": "test", "world": str(tmp_path / "world.yaml"), "instructions": ["go to the {object}"]}
@@ -214,6 +219,13 @@ def test_registered_and_repeatable(env: gymnasium.Env) -> None:
         np.testing.assert_array_equal(stepped[0][key], again[0][key])
     assert stepped[1:] == again[1:]
     assert stepped[2:] == (False, False, {})
+
+
+def test_plug_in_entry_point_registers_it_without_an_import_of_ours() -> None:
+    setup = (config.share_dir() / "setup.py").read_text()
+    (entry,) = re.findall(r'"gymnasium\.envs": \[f"__root__ = \{PACKAGE\}\.([\w.]+:\w+)"\]', setup)
+    module, function = entry.split(":")
+    assert getattr(importlib.import_module(f"llmagent_ros.{module}"), function) is register
 
 
 def test_ends_with_a_reason(env: gymnasium.Env) -> None:
