@@ -95,7 +95,8 @@ class ObjectFinder:
         odometry: Odometry,
     ) -> None:
         assert self._camera is not None
-        by_size = None if blob.cut else image.fy * look.height / max(blob.height, 1.0)
+        # the size in the image gives the depth along the optical axis, z = fy h / v; the range is z / cos(bearing)
+        by_size = None if blob.cut else image.fy * look.height / max(blob.height, 1.0) / math.cos(blob.bearing)
         axis = blob.bearing + math.radians(self._camera.yaw)
         # The camera stands ahead of the base centre: turn its bearing into the base's with a first distance.
         rough = by_size if by_size is not None else 1.0
