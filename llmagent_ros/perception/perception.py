@@ -31,14 +31,14 @@ class Perception:
         self._image: CameraImage | None = None
         self._finder = ObjectFinder(contract.objects, contract.sensors.camera, contract.scene.memory)
         self._image_seen = -math.inf
-        self._actions: deque[str] = deque(maxlen=max(contract.scene.history, 1))
+        self._actions: deque[str] = deque(maxlen=contract.scene.history)
         self._task = ""
         self._parts: dict[str, Callable[[float], str]] = {
             "task": lambda now: say.say_task(self._task),
             "objects": self._say_objects,
             "scan": self._say_scan,
             "motion": self._say_motion,
-            "history": lambda now: say.say_history(list(self._actions)[-contract.scene.history :]),
+            "history": lambda now: say.say_history(list(self._actions)),
         }
 
     def start_episode(self, instruction: str) -> None:
@@ -62,7 +62,10 @@ class Perception:
             self._finder.forget()
 
     def on_image(self, image: CameraImage) -> None:
-        usable = image.rgb.ndim == 3 and image.rgb.size > 0 and all(map(math.isfinite, (image.fx, image.fy)))
+        """An image that is no colour image or has no finite intrinsics counts as missing."""
+        intrinsics = (image.fx, image.fy, image.cx, image.cy)
+        colour = image.rgb.ndim == 3 and image.rgb.shape[-1] == 3 and image.rgb.size > 0
+        usable = colour and all(map(math.isfinite, intrinsics))
         self._image = image if usable and image.fx > 0 and image.fy > 0 else None
 
     def note_action(self, phrase: str) -> None:
