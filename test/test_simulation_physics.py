@@ -149,6 +149,14 @@ def test_camera_shows_an_object_where_geometry_says(physics: Physics, name: str,
     assert 0.8 * angular_width < spanned < 1.25 * corner * angular_width
 
 
+def test_intrinsics_are_those_of_the_field_of_view(physics: Physics) -> None:
+    place(physics)
+    image, sensors = physics.read(1.0).image, SensorConfig()
+    assert image.rgb.shape == (sensors.image_height, sensors.image_width, 3)
+    assert 2 * math.degrees(math.atan(image.cx / image.fx)) == pytest.approx(sensors.horizontal_fov)
+    assert (image.fy, image.cy) == (image.fx, sensors.image_height / 2)
+
+
 def test_an_obstacle_hides_what_is_behind_it(physics: Physics) -> None:
     target = Body(2.0, 0.0, 0.12, "blue pillar")
     place(physics, objects=(target,))
