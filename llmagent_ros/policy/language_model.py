@@ -13,6 +13,7 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from peft.utils import get_peft_model_state_dict, set_peft_model_state_dict
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
+from safetensors import SafetensorError
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache
 from transformers.utils import logging as transformers_logging
@@ -236,7 +237,7 @@ def _load_base(name: str, device: torch.device, dtype: str) -> tuple[Any, Any]:
     try:
         tokenizer = AutoTokenizer.from_pretrained(name)
         loaded: Any = AutoModelForCausalLM.from_pretrained(name, dtype=torch_dtype, output_loading_info=True)
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
         raise ModelError(f"model {name!r} cannot be loaded: {' '.join(str(error).split())[:300]}") from error
     model, report = loaded
     lacking = sorted(str(key) for key in (*report["missing_keys"], *report["mismatched_keys"]))
@@ -246,8 +247,20 @@ def _load_base(name: str, device: torch.device, dtype: str) -> tuple[Any, Any]:
         tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
     if tokenizer.pad_token_id is None:
         raise ModelError(f"model {name!r}: its tokenizer has no padding, end or unknown token")
+    if tokenizer.pad_token_id >= model.get_input_embeddings().num_embeddings:
+        raise ModelError(f"model {name!r}: its tokenizer's {tokenizer.pad_token!r} is outside the model's vocabulary")
     model.requires_grad_(False)
-    return model.to(device).eval(), tokenizer
+    model = model.to(device).eval()
+    _check_causal(name, model)
+    return model, tokenizer
+
+
+@torch.inference_mode()
+def _check_causal(name: str, model: Any) -> None:
+    """A bidirectional model may load under a causal head (BERT does): it keeps no key-value cache to go on from."""
+    output = model(input_ids=torch.zeros(1, 1, dtype=torch.long, device=model.device), use_cache=True)
+    if not getattr(getattr(output, "past_key_values", None), "layers", None):
+        raise ModelError(f"model {name!r}: {type(model).__name__} is no causal language model with a key-value cache")
 
 
 def _device(name: str) -> torch.device:
