@@ -57,8 +57,8 @@ class ConsoleNode(common.Node):
         self._subscribe()
         self._terminal = _terminal(c.screen)
         self._view = LiveConsole(ConsoleConfig(c.frames_per_second, c.plain_period), self._terminal or sys.stdout)
-        self._view.start()
         self.create_timer(1.0 / c.frames_per_second, self._show, clock=Clock(clock_type=ClockType.STEADY_TIME))
+        self._view.start()  # last: from here on `close` gives the terminal back
 
     def _subscribe(self) -> None:
         self.create_subscription(Task, "task", self._on_task, qos.LATEST)

@@ -77,7 +77,9 @@ class GuardNode(common.Node):
         # late that the button is pressed.
         for profile in (qos.SENSOR, qos.LATEST):
             self.create_subscription(Bool, "e_stop", self._on_e_stop, profile)
-        self.create_subscription(LaserScan, scan, self._on_scan, qos.SENSOR)
+        # In lockstep a lost scan would stop the robot for a tick, and the episode would depend on it.
+        profile = qos.RELIABLE_SENSOR if self._config.lockstep else qos.SENSOR
+        self.create_subscription(LaserScan, scan, self._on_scan, profile)
         self.create_subscription(TwistStamped, "cmd_vel_policy", self._on_policy_command, qos.COMMAND)
         self.create_subscription(TwistStamped, "cmd_vel_teleop", self._on_teleop_command, qos.COMMAND)
         self.create_service(Trigger, "~/reset_e_stop", self._on_reset)

@@ -24,7 +24,7 @@ from llmagent_ros.errors import LlmAgentError
 from llmagent_ros.knowledge.embedding import EmbedderConfig, SentenceEmbedder
 from llmagent_ros.knowledge.knowledge import Knowledge, KnowledgeConfig
 from llmagent_ros.knowledge.skill import Skill
-from llmagent_ros.nodes import common
+from llmagent_ros.nodes import common, qos
 from llmagent_ros.nodes.wire.skills import skill_from_message, skill_to_message
 
 T = TypeVar("T")
@@ -73,10 +73,16 @@ class KnowledgeNode(common.ManagedNode):
         self._active = False
         self._slots = threading.BoundedSemaphore(self._config.workers + self._config.queue)
         self._diagnostics = common.Diagnostics(self)
+        # The middleware drops, unanswered, what is beyond the depth (10 by default); the node refuses it with a reason.
+        depth = qos.service(2 * (self._config.workers + self._config.queue) + 10)
         group = ReentrantCallbackGroup()
-        self.create_service(RetrieveSkills, "retrieve_skills", self._on_retrieve, callback_group=group)
-        self.create_service(StoreSkill, "store_skill", self._on_store, callback_group=group)
-        self.create_service(Trigger, "~/statistics", self._on_statistics, callback_group=group)
+        services: tuple[tuple[Any, str, Callable[..., Any]], ...] = (
+            (RetrieveSkills, "retrieve_skills", self._on_retrieve),
+            (StoreSkill, "store_skill", self._on_store),
+            (Trigger, "~/statistics", self._on_statistics),
+        )
+        for kind, name, callback in services:
+            self.create_service(kind, name, callback, qos_profile=depth, callback_group=group)
         self.create_timer(REPORT_PERIOD, self._report, clock=Clock(clock_type=ClockType.STEADY_TIME))
         if self._config.autostart:
             self.autostart()

@@ -41,3 +41,13 @@ TRANSITION = QoSProfile(
     depth=2000,
 )
 """Transitions: a learner that was restarted gets the last ones again and stores each once."""
+
+
+def service(depth: int) -> QoSProfile:
+    """For a service that many may ask at once; depth: requests and answers that may wait in the middleware."""
+    return QoSProfile(
+        reliability=ReliabilityPolicy.RELIABLE,
+        durability=DurabilityPolicy.VOLATILE,
+        history=HistoryPolicy.KEEP_LAST,
+        depth=depth,
+    )

@@ -62,10 +62,10 @@ class TeleopNode(common.Node):
         self._e_stop_publisher = self.create_publisher(Bool, "e_stop", qos.LATEST)
         self._reset_client = self.create_client(Trigger, "guard/reset_e_stop")
         self.create_subscription(Joy, "joy", self._on_joy, qos.SENSOR)
-        self._keyboard = _keyboard(self._config.keyboard)
+        self.create_timer(1.0 / self._config.rate, self._tick, clock=Clock(clock_type=ClockType.STEADY_TIME))
+        self._keyboard = _keyboard(self._config.keyboard)  # last: from here on `close` gives the terminal back
         if self._keyboard is not None:
             self.get_logger().info(HELP)
-        self.create_timer(1.0 / self._config.rate, self._tick, clock=Clock(clock_type=ClockType.STEADY_TIME))
 
     def _on_joy(self, message: Joy) -> None:
         missing = self._joystick.missing(message.axes, message.buttons)

@@ -1,0 +1,135 @@
+"""The guard as a process among real topics."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+from diagnostic_msgs.msg import DiagnosticArray
+from geometry_msgs.msg import TwistStamped
+from ros_support import Graph
+from sensor_msgs.msg import LaserScan
+from std_msgs.msg import Bool
+from std_srvs.srv import Trigger
+
+from llmagent_ros.contract import load_contract
+from llmagent_ros.nodes import qos
+from llmagent_ros.nodes.wire import reports, stamps
+
+CONTRACT = load_contract("sim_diffdrive")
+
+
+class Around:
+    """What is around a guard: scanner, policy, person, e-stop button and the robot."""
+
+    def __init__(self, graph: Graph, **parameters: Any) -> None:
+        self.graph = graph
+        self.process = graph.start("guard", **parameters)
+        self.commands = graph.collect(TwistStamped, "/cmd_vel")
+        self.scan = graph.publisher(LaserScan, "scan", qos.RELIABLE_SENSOR)
+        self.policy = graph.publisher(TwistStamped, "cmd_vel_policy")
+        self.person = graph.publisher(TwistStamped, "cmd_vel_teleop")
+        self.button = graph.publisher(Bool, "e_stop", qos.LATEST, readers=2)
+
+    def now(self) -> float:
+        return stamps.to_seconds(self.graph.node.get_clock().now().to_msg())
+
+    def see(self, stamp: float) -> None:
+        self.scan.publish(LaserScan(header=stamps.header(stamp)))
+
+    def say(self, publisher: Any, linear: float, stamp: float, angular: float = 0.0) -> None:
+        message = TwistStamped(header=stamps.header(stamp))
+        message.twist.linear.x, message.twist.angular.z = linear, angular
+        publisher.publish(message)
+
+    def answer(self, stamp: float) -> TwistStamped:
+        """The command with this stamp."""
+        found = self.graph.until(
+            lambda: [m for m in self.commands if m.header.stamp == stamps.to_time(stamp)], f"no command for {stamp}"
+        )
+        assert len(found) == 1, "one output for each policy command"
+        return found[0]
+
+    def keep(self, publisher: Any, linear: float, wanted: Any, problem: str) -> TwistStamped:
+        """Goes on seeing and commanding until a command as wanted comes out."""
+        self.commands.clear()
+
+        def step() -> list[TwistStamped]:
+            now = self.now()
+            self.see(now)
+            self.say(publisher, linear, now)
+            return [m for m in self.commands if wanted(m.twist.linear.x)]
+
+        return self.graph.until(step, problem)[-1]
+
+
+def test_lockstep_answers_each_command_once_with_its_stamp(tmp_path: Path) -> None:
+    with Graph(tmp_path) as graph:
+        around = Around(graph, mode="lockstep", scan_wait=10.0)
+        around.see(0.4)
+        around.say(around.policy, 0.5, 0.4)
+        assert around.answer(0.4).twist.linear.x == pytest.approx(0.5)
+        around.say(around.policy, 9.0, 0.8)  # its scan comes later: the guard waits for it
+        around.see(0.8)
+        assert around.answer(0.8).twist.linear.x == pytest.approx(CONTRACT.limits.linear)
+        around.see(1.2)
+        around.say(around.policy, math.nan, 1.2)
+        around.say(around.policy, -0.6, 1.2)
+        slowest = CONTRACT.limits.linear - CONTRACT.limits.linear_acceleration * CONTRACT.control_period
+        assert around.answer(1.2).twist.linear.x == pytest.approx(max(-0.6, slowest))
+        assert around.answer(1.2).header.frame_id == "base_link"
+
+
+def test_lockstep_does_not_wait_for_a_scan_for_ever(tmp_path: Path) -> None:
+    with Graph(tmp_path) as graph:
+        around = Around(graph, mode="lockstep", scan_wait=0.1)
+        around.say(around.policy, 0.5, 7.0)
+        assert around.answer(7.0).twist.linear.x == 0.0
+
+
+def test_a_person_goes_before_the_policy_and_silence_stops(tmp_path: Path) -> None:
+    with Graph(tmp_path) as graph:
+        around = Around(graph, mode="realtime")
+        around.keep(around.policy, 0.5, lambda v: v > 0.45, "the policy does not drive")
+        around.keep(around.person, -0.2, lambda v: v < -0.15, "the person does not drive")
+        around.keep(around.policy, 0.5, lambda v: v > 0.45, "the policy does not drive again")
+        around.commands.clear()
+        graph.until(lambda: around.commands and around.commands[-1].twist.linear.x == 0.0, "silence does not stop")
+
+
+def test_e_stop_is_latched_until_it_is_reset(tmp_path: Path) -> None:
+    with Graph(tmp_path) as graph:
+        around = Around(graph, mode="realtime")
+        states: list[DiagnosticArray] = graph.collect(DiagnosticArray, "/diagnostics")
+        around.keep(around.policy, 0.5, lambda v: v > 0.0, "the policy does not drive")
+        around.button.publish(Bool(data=True))
+        graph.until(
+            lambda: states and reports.values(states[-1].status[0])["e_stop"] == "true", "the e-stop is not reported"
+        )
+        around.keep(around.policy, 0.5, lambda v: v == 0.0, "the e-stop does not stop")
+        assert all(m.twist.linear.x == 0.0 for m in around.commands)
+        assert not graph.call(Trigger, "guard/reset_e_stop", Trigger.Request()).success, "the button is still pressed"
+        around.button.publish(Bool(data=False))
+        graph.until(lambda: graph.call(Trigger, "guard/reset_e_stop", Trigger.Request()).success, "it cannot be reset")
+        around.keep(around.policy, 0.5, lambda v: v > 0.0, "the policy does not drive after the reset")
+        said = reports.values(states[-1].status[0])
+        assert reports.guard_counts(said)["e_stop"] == 1
+
+
+def test_the_last_command_is_zero(tmp_path: Path) -> None:
+    with Graph(tmp_path) as graph:
+        around = Around(graph, mode="realtime", command_timeout=1000.0)
+        around.keep(around.policy, 0.5, lambda v: v > 0.45, "the policy does not drive")
+        around.process.stop()
+        assert graph.exit_code(around.process) == 0
+        graph.until(lambda: around.commands[-1].twist.linear.x == 0.0, "the robot is left driving")
+
+
+def test_unknown_parameter_names_the_valid_ones(tmp_path: Path) -> None:
+    with Graph(tmp_path) as graph:
+        process = graph.start("guard", comand_timeout=1.0)
+        assert graph.exit_code(process) == 2
+        (line,) = process.said.strip().splitlines()
+        assert "comand_timeout" in line and "command_timeout" in line and "lockstep" not in line

@@ -1,0 +1,70 @@
+"""The knowledge node over its services, with the real sentence model."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from ros_support import Graph
+from std_srvs.srv import Trigger
+
+from llmagent_interfaces.msg import Skill
+from llmagent_interfaces.srv import RetrieveSkills, StoreSkill
+
+
+def retrieve(graph: Graph, text: str, k: int = 1) -> RetrieveSkills.Response:
+    return graph.call(RetrieveSkills, "retrieve_skills", RetrieveSkills.Request(text=text, k=k))
+
+
+def store(graph: Graph, **fields: object) -> StoreSkill.Response:
+    return graph.call(StoreSkill, "store_skill", StoreSkill.Request(skill=Skill(**fields)))
+
+
+def test_skills_are_found_and_outlive_a_kill(tmp_path: Path) -> None:
+    with Graph(tmp_path) as graph:
+        process = graph.start("knowledge", out=tmp_path / "run")
+        lessons = ["turn before it is near"]
+        ball = store(graph, description="drive to the red ball", lessons=lessons, attempts=4, successes=3)
+        assert ball.ok, ball.message
+        assert store(graph, description="follow the wall on the left").ok
+        (found,) = retrieve(graph, "go to the scarlet sphere").skills
+        assert (found.id, found.contract, list(found.lessons)) == (ball.id, "sim_diffdrive", lessons)
+        assert found.similarity > 0.3
+
+        process.kill()  # both were acknowledged
+        graph.start("knowledge", out=tmp_path / "run")
+        fields = {"id": ball.id, "description": "drive to the red ball", "attempts": 5, "successes": 4}
+        changed = graph.call(StoreSkill, "store_skill", StoreSkill.Request(skill=Skill(**fields)), again=1.0)
+        assert changed.ok and changed.id == ball.id
+        assert {skill.attempts for skill in retrieve(graph, "red ball", k=5).skills} == {5, 0}
+        statistics = graph.call(Trigger, "knowledge/statistics", Trigger.Request())
+        assert statistics.success and json.loads(statistics.message)["skills"] == 2
+
+
+def test_wrong_requests_two_clients_and_a_second_node(tmp_path: Path) -> None:
+    with Graph(tmp_path) as graph:
+        process = graph.start("knowledge", store=tmp_path / "skills")
+        for wrong, culprit in (
+            (retrieve(graph, "", 1), "text"),
+            (retrieve(graph, "ball", 0), "k"),
+            (store(graph, description=""), "description"),
+            (store(graph, description="d", attempts=1, successes=2), "successes"),
+            (store(graph, description="d", id="nobody"), "nobody"),
+            (store(graph, description="d", path=str(tmp_path / "none")), "none"),
+        ):
+            assert not wrong.ok and culprit in wrong.message, wrong
+        clients = [graph.node.create_client(StoreSkill, "store_skill") for _ in range(2)]
+        futures = [
+            client.call_async(StoreSkill.Request(skill=Skill(description=f"skill {number} of client {one}")))
+            for number in range(8)
+            for one, client in enumerate(clients)
+        ]
+        graph.until(lambda: all(future.done() for future in futures), "not everybody was answered")
+        assert all(future.result().ok for future in futures)
+        assert len({future.result().id for future in futures}) == 16
+        assert len(retrieve(graph, "skill", k=100).skills) == 16
+        second = graph.start("second", module="knowledge", store=tmp_path / "skills")
+        assert graph.exit_code(second) == 2
+        assert str(tmp_path / "skills") in second.said.strip().splitlines()[-1]
+        process.stop()
+        assert graph.exit_code(process) == 0

@@ -1,0 +1,198 @@
+"""Runner and recorder among a simulator and a policy that are played by the test."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from geometry_msgs.msg import TwistStamped
+from rclpy.action import ActionServer
+from ros_support import Graph
+from std_msgs.msg import Bool
+
+from llmagent_interfaces.action import ExecuteTask
+from llmagent_interfaces.msg import Decision, Outcome, Scene, Task
+from llmagent_interfaces.srv import ResetSimulation
+from llmagent_ros.nodes import qos
+from llmagent_ros.nodes.wire import stamps
+
+PERIOD = 0.4
+
+
+class World:
+    """Plays simulator, perception, policy and guard; each episode has three steps, every second one succeeds."""
+
+    def __init__(self, graph: Graph) -> None:
+        self.graph, self.node = graph, graph.node
+        self.time = 0.0
+        self.resets: list[ResetSimulation.Request] = []
+        self.goals = 0
+        self.refusals = 0  # of goals that are still to come
+        self.ticks = 0
+        for kind, topic in ((Scene, "scene"), (Decision, "decision"), (TwistStamped, "cmd_vel"), (Outcome, "outcome")):
+            setattr(self, topic, self.node.create_publisher(kind, topic, qos.COMMAND))
+        self.task = self.node.create_publisher(Task, "task", qos.LATEST)
+        self.diagnostics = self.node.create_publisher(DiagnosticArray, "/diagnostics", qos.COMMAND)
+
+    def serve(self) -> World:
+        """From now on a runner finds a simulator and a policy."""
+        self.node.create_service(ResetSimulation, "sim/reset", self._on_reset)
+        self._server = ActionServer(self.node, ExecuteTask, "execute_task", self._execute)
+        return self
+
+    def _on_reset(self, request: ResetSimulation.Request, response: ResetSimulation.Response) -> Any:
+        self.resets.append(request)
+        response.ok, response.instruction = request.task != "nonsense", "go to the red ball"
+        response.message = "" if response.ok else "unknown task 'nonsense'; valid: navigate"
+        return response
+
+    def _execute(self, goal: Any) -> ExecuteTask.Result:
+        if self.refusals:
+            self.refusals -= 1
+            goal.abort()
+            return ExecuteTask.Result(reason="aborted")
+        episode, self.goals = self.goals, self.goals + 1
+        success = episode % 2 == 1
+        self.task.publish(Task(id=str(episode), instruction=goal.request.instruction, episode=episode))
+        for step in range(3):
+            self.time += PERIOD
+            self._step(episode, step)
+            self.outcome.publish(
+                Outcome(
+                    header=stamps.header(self.time + PERIOD),
+                    reward=0.5,
+                    terminated=step == 2,
+                    success=success and step == 2,
+                    reason="" if step < 2 else "reached" if success else "collision",
+                )
+            )
+            goal.publish_feedback(ExecuteTask.Feedback(step=step))
+        self.time += PERIOD
+        self.report("sim", ticks=self.ticks, ticks_missed=1)
+        self.report("learner", updates=5 * self.goals, critic_loss=0.25)
+        self.report("guard", **{"source": "policy", "count.e_stop": 2})
+        goal.succeed() if success else goal.abort()
+        return ExecuteTask.Result(success=success, reason="reached" if success else "collision", steps=3)
+
+    def _step(self, episode: int, step: int) -> None:
+        header, self.ticks = stamps.header(self.time), self.ticks + 1
+        self.scene.publish(Scene(header=header, text="scene", task_id=str(episode), episode=episode))
+        self.decision.publish(
+            Decision(
+                header=header,
+                run="run",
+                task_id=str(episode),
+                episode=episode,
+                step=step,
+                candidates=["left", "right"],
+                probabilities=[0.75, 0.25],
+                values=[0.0, 0.0],
+                action="left",
+                adapter=f"v{episode}",
+                compute_ms=2.0,
+            )
+        )
+        self.cmd_vel.publish(TwistStamped(header=header))
+
+    def report(self, name: str, **values: object) -> None:
+        status = DiagnosticStatus(name=f"/{name}", level=DiagnosticStatus.OK)
+        status.values = [KeyValue(key=key, value=str(value)) for key, value in values.items()]
+        self.diagnostics.publish(DiagnosticArray(status=[status]))
+
+    def wait_for_readers(self, count: int) -> None:
+        for publisher in (self.scene, self.decision, self.cmd_vel, self.outcome):
+            self.graph.until(lambda p=publisher: p.get_subscription_count() >= count, "nobody listens")
+
+
+def test_three_episodes_end_in_a_summary(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    with Graph(tmp_path) as graph:
+        world = World(graph).serve()
+        world.refusals = 1
+        finished = []
+        graph.node.create_subscription(Bool, "run_finished", finished.append, qos.LATEST)
+        recorder = graph.start("recorder", out=out, seed=7, model="tiny")
+        world.wait_for_readers(1)
+        runner = graph.start("runner", episodes=3, seed=7, task="navigate", learn=False)
+        assert graph.exit_code(recorder) == 0
+        assert [message.data for message in finished] == [True]
+        assert runner.code is None, "the runner stays until the launch ends"
+        runner.stop()
+        assert graph.exit_code(runner) == 0
+        assert "episode 3/3: collision" in runner.said
+    first, again, *others = world.resets
+    assert (first.use_seed, first.seed, first.task) == (True, 7, "navigate")
+    assert again.use_seed and again.seed != 7, "an episode that is done again must not begin the same worlds again"
+    assert [request.use_seed for request in others] == [False, False]
+    summary = json.loads((out / "summary.json").read_text())
+    expected = {
+        "episodes": 3,
+        "successes": 1,
+        "env_steps": 9,
+        "adapter_versions": 3,
+        "updates": 15,
+        "guard_reasons": {"e_stop": 2},
+        "ticks": 9,
+        "missed_tick_share": pytest.approx(1 / 9),
+        "episode_ends": {"collision": 2, "reached": 1},
+        "return_mean_last_20": pytest.approx(1.5),
+        "seed": 7,
+        "model": "tiny",
+        "finished": True,
+    }
+    assert {name: summary[name] for name in expected} == expected
+    latency = summary["scene_to_command_ms"]
+    assert latency["count"] == 9 and 0.0 < latency["p50"] <= latency["p99"] < 1000.0
+    assert (out / "learning_curve.png").stat().st_size > 1000
+    assert "3, 1 successes" in recorder.said
+
+
+def test_an_interrupted_recorder_writes_its_summary(tmp_path: Path) -> None:
+    with Graph(tmp_path) as graph:
+        world = World(graph)
+        recorder = graph.start("recorder", out=tmp_path / "out")
+        world.wait_for_readers(1)
+        recorder.stop()
+        assert graph.exit_code(recorder) == 0
+    assert json.loads((tmp_path / "out" / "summary.json").read_text())["episodes"] == 0
+
+
+def test_the_runner_waits_for_the_learner(tmp_path: Path) -> None:
+    with Graph(tmp_path) as graph:
+        world = World(graph)
+        runner = graph.start("runner", episodes=2, learn=True)
+        graph.until(lambda: world.diagnostics.get_subscription_count() >= 1, "nobody listens")
+
+        def say_late() -> bool:
+            world.report("learner", backlog=100, backlog_limit=10)
+            return "episode 1/2" in runner.said
+
+        say_late()  # it is known to be late before anything begins
+        world.serve()
+        graph.until(say_late, "no episode")
+        for _ in range(50):  # a second or so in which it must not go on
+            say_late()
+            graph.spin_once()
+        assert world.goals == 1
+        world.report("learner", backlog=10, backlog_limit=10)
+        graph.until(lambda: "run finished" in runner.said, "the runner waits for ever")
+        assert world.goals == 2
+
+
+def test_a_run_that_cannot_begin_says_why(tmp_path: Path) -> None:
+    with Graph(tmp_path) as graph:
+        World(graph).serve()
+        runner = graph.start("runner", task="nonsense")
+        assert graph.exit_code(runner) == 2
+        assert "unknown task 'nonsense'; valid: navigate" in runner.said
+
+
+def test_a_policy_that_never_comes_ends_the_run(tmp_path: Path) -> None:
+    with Graph(tmp_path) as graph:
+        graph.node.create_service(ResetSimulation, "sim/reset", lambda request, response: response)
+        runner = graph.start("runner", server_timeout=0.5)
+        assert graph.exit_code(runner) == 1
+        assert "no action execute_task (node policy)" in runner.said

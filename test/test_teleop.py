@@ -1,0 +1,111 @@
+"""Keys and joystick, without ROS; and the node on a terminal of its own."""
+
+from __future__ import annotations
+
+import math
+import os
+import pty
+import termios
+from pathlib import Path
+
+import pytest
+from geometry_msgs.msg import TwistStamped
+from ros_support import Graph
+from sensor_msgs.msg import Joy
+from std_msgs.msg import Bool
+
+from llmagent_ros.contract import Limits
+from llmagent_ros.nodes import qos
+from llmagent_ros.teleop.joystick import JoystickConfig, JoystickTeleop
+from llmagent_ros.teleop.keyboard import Keyboard
+from llmagent_ros.teleop.keys import KeysConfig, KeyTeleop
+from llmagent_ros.types import Velocity
+
+LIMITS = Limits(linear=1.0, angular=2.0, linear_acceleration=1.0, angular_acceleration=1.0)
+HELD = [0, 0, 0, 0, 1]  # an Xbox pad's left shoulder button
+
+
+def test_a_key_drives_while_it_is_heard() -> None:
+    keys = KeyTeleop(LIMITS, KeysConfig(linear=0.5, angular=0.25, hold=0.6))
+    assert keys.velocity(0.0) is None
+    assert keys.press("w", 0.0) and keys.press("A", 0.3)
+    assert keys.velocity(0.5) == Velocity(0.5, 0.5)
+    assert keys.velocity(0.7) == Velocity(0.0, 0.5)
+    assert keys.velocity(0.9) is None
+    keys.press("s", 1.0)
+    keys.press("d", 1.0)
+    assert keys.velocity(1.1) == Velocity(-0.5, -0.5)
+    keys.press(" ", 1.2)
+    assert keys.velocity(1.3) == Velocity(), "space is a command to stand"
+    assert keys.velocity(1.9) is None
+    assert not keys.press("x", 2.0) and keys.velocity(2.0) is None
+
+
+def test_the_joystick_drives_while_the_dead_man_is_held() -> None:
+    stick = JoystickTeleop(LIMITS, JoystickConfig(dead_zone=0.2))
+    stick.on_joy([0.0, 0.6, 0.0, -1.0], HELD, 0.0)
+    assert stick.velocity(0.4) == Velocity(pytest.approx(0.5), -2.0)
+    assert stick.velocity(0.6) is None, "a silent joystick counts as released"
+    stick.on_joy([0.0, 1.0, 0.0, 0.1], [0] * 5, 1.0)
+    assert stick.velocity(1.0) is None
+    stick.on_joy([0.0, math.nan, 0.0, 7.0], HELD, 2.0)
+    assert stick.velocity(2.0) == Velocity(0.0, 2.0)
+    stick.on_joy([], [1], 3.0)
+    assert stick.velocity(3.0) is None, "an axis or button that is not there moves nothing"
+    assert stick.missing([0.0], [0]) == ["linear_axis 1", "angular_axis 3", "dead_man 4", "e_stop 1"]
+
+
+def test_the_e_stop_button_counts_when_it_goes_down() -> None:
+    stick = JoystickTeleop(LIMITS)
+    downs = [stick.on_joy([], [0, pressed], 0.0) for pressed in (0, 1, 1, 0, 1)]
+    assert downs == [False, True, False, False, True]
+
+
+def test_the_terminal_is_left_as_it_was_found() -> None:
+    master, slave = pty.openpty()
+    found = termios.tcgetattr(slave)
+    keyboard = Keyboard(os.dup(slave))
+    assert not termios.tcgetattr(slave)[3] & termios.ECHO and termios.tcgetattr(slave)[3] & termios.ISIG
+    assert keyboard.read() == ""
+    os.write(master, b"wa")
+    assert keyboard.read() == "wa"
+    keyboard.close()
+    keyboard.close()
+    assert termios.tcgetattr(slave) == found
+    reader, writer = os.pipe()
+    with pytest.raises(OSError):
+        Keyboard(reader)
+    for descriptor in (master, slave, reader, writer):
+        os.close(descriptor)
+
+
+def test_a_person_drives_and_stops_by_keys_and_joystick(tmp_path: Path) -> None:
+    master, slave = pty.openpty()
+    found = termios.tcgetattr(slave)
+    with Graph(tmp_path) as graph:
+        graph.environment["LLMAGENT_TTY"] = os.ttyname(slave)
+        teleop = graph.start("teleop", keyboard="always", keys__linear=1.0)
+        commands = graph.collect(TwistStamped, "cmd_vel_teleop")
+        stops = graph.collect(Bool, "e_stop", qos.LATEST)
+        joystick = graph.publisher(Joy, "joy", qos.COMMAND)
+
+        def speeds() -> list[float]:
+            return [message.twist.linear.x for message in commands]
+
+        os.write(master, b"w")
+        graph.until(lambda: 0.6 in speeds(), "the key does not drive")
+        graph.until(lambda: speeds()[-1] == 0.0, "no zero when the key is let go")
+        commands.clear()
+
+        def push() -> bool:
+            joystick.publish(Joy(axes=[0.0, -1.0, 0.0, 0.0], buttons=HELD))
+            return -0.6 in [pytest.approx(speed) for speed in speeds()]
+
+        graph.until(push, "the joystick does not drive")
+        os.write(master, b"e")
+        graph.until(lambda: [stop.data for stop in stops] == [True], "no e-stop")
+        os.write(master, b"q")
+        assert graph.exit_code(teleop) == 0
+    assert termios.tcgetattr(slave) == found
+    os.close(master)
+    os.close(slave)
