@@ -1,0 +1,310 @@
+"""Scores, features and the adapter of real tiny models of three architectures."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from models_support import KINDS, PHRASES, SCENES, random_adapter, save_tiny_model, tiny_language_model, tiny_tokenizer
+from peft import PeftModel
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from transformers import AutoModelForCausalLM, BertConfig, BertForMaskedLM, T5Config, T5ForConditionalGeneration
+
+from llmagent_ros.errors import ModelError
+from llmagent_ros.policy.language_model import LanguageModel, LanguageModelConfig
+from llmagent_ros.policy.prompt import MAX_LESSON_LENGTH, MAX_LESSONS, PromptFormat
+
+TIGHT = {"rtol": 0.0, "atol": 2e-4}
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    root = tmp_path_factory.mktemp("models")
+    return {kind: save_tiny_model(root / kind, kind) for kind in KINDS}
+
+
+@pytest.fixture
+def model(folders: dict[str, Path]) -> LanguageModel:
+    return tiny_language_model(folders["llama"])
+
+
+def plain_log_probs(scorer: torch.nn.Module, tokenizer: object, prompt: str) -> Tensor:
+    """Phrase by phrase, without batch, cache or padding: mean token log-probability, normalised over the phrases."""
+    form, scores = PromptFormat(), []
+    for phrase in PHRASES:
+        head = tokenizer(prompt).input_ids  # type: ignore[operator]
+        tail = tokenizer(form.phrase(phrase), add_special_tokens=False).input_ids  # type: ignore[operator]
+        with torch.no_grad():
+            log_probs = scorer(input_ids=torch.tensor([head + tail])).logits[0].log_softmax(-1)
+        scores.append(sum(log_probs[len(head) - 1 + k, t] for k, t in enumerate(tail)) / len(tail))
+    return torch.stack(scores).log_softmax(-1)
+
+
+def test_phrases_are_ragged() -> None:
+    lengths = {len(tiny_tokenizer()(f" {p}").input_ids) for p in PHRASES}
+    assert len(lengths) > 1
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_scores_equal_a_plain_loop(folders: dict[str, Path], tmp_path: Path, kind: str) -> None:
+    model = tiny_language_model(folders[kind])
+    base = AutoModelForCausalLM.from_pretrained(folders[kind]).eval()
+    expected = torch.stack([plain_log_probs(base, model.tokenizer, model.form.prompt(s)) for s in SCENES])
+    assert (expected.max(-1).values - expected.min(-1).values).min() > 0.2, "the phrases must differ to tell anything"
+    torch.testing.assert_close(model.phrase_log_probs(SCENES), expected, **TIGHT)
+
+    # with an adapter, which a fresh PEFT reads from our files
+    model.load_adapter_state(random_adapter(model))
+    save_file(model.adapter_state(), tmp_path / "adapter_model.safetensors")
+    (tmp_path / "adapter_config.json").write_text(json.dumps(model.adapter_config()))
+    adapted = PeftModel.from_pretrained(base, tmp_path).eval()
+    changed = torch.stack([plain_log_probs(adapted, model.tokenizer, model.form.prompt(s)) for s in SCENES])
+    assert (changed - expected).abs().max() > 0.1
+    torch.testing.assert_close(model.phrase_log_probs(SCENES), changed, **TIGHT)
+    torch.testing.assert_close(model.phrase_log_probs(SCENES, adapter=False), expected, **TIGHT)
+
+
+def test_scores_are_means_and_not_sums(model: LanguageModel) -> None:
+    """Summed, the four-word phrase loses by its length alone."""
+    log_probs = model.phrase_log_probs(SCENES).exp()
+    assert torch.allclose(log_probs.sum(-1), torch.ones(len(SCENES)))
+    assert log_probs[:, -1].min() > 0.02
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_padding_changes_nothing(folders: dict[str, Path], kind: str) -> None:
+    model = tiny_language_model(folders[kind])
+    model.load_adapter_state(random_adapter(model))
+    alone = [model.phrase_log_probs([s])[0] for s in SCENES]
+    torch.testing.assert_close(model.phrase_log_probs(SCENES), torch.stack(alone), **TIGHT)
+    features = [model.features([s])[0] for s in SCENES]
+    torch.testing.assert_close(model.features(SCENES), torch.stack(features), rtol=0.0, atol=1e-3)
+    assert model.features(SCENES).shape == (len(SCENES), model.feature_size)
+    assert (features[0] - features[1]).abs().max() > 0.1
+
+
+def test_order_of_the_batch_is_kept(model: LanguageModel) -> None:
+    turned = model.phrase_log_probs(SCENES[::-1])
+    torch.testing.assert_close(turned.flip(0), model.phrase_log_probs(SCENES), **TIGHT)
+
+
+def test_lessons_are_read_but_leave_features_alone(model: LanguageModel) -> None:
+    lessons = ["back failed 8 of 9 times"]
+    prompt = "lesson: back failed 8 of 9 times. " + model.form.prompt(SCENES[0])
+    expected = plain_log_probs(model.model, model.tokenizer, prompt)
+    torch.testing.assert_close(model.phrase_log_probs(SCENES[:1], lessons)[0], expected, **TIGHT)
+
+
+def test_lessons_are_bounded() -> None:
+    form = PromptFormat()
+    text = form.lessons(["a\nb  c.", "x" * 1000, "", "d", "e", "f", "g"])
+    assert text.startswith("lesson: a b c. lesson: " + "x" * MAX_LESSON_LENGTH + ". ")
+    assert "\n" not in text
+    assert text.count("lesson: ") <= MAX_LESSONS
+
+
+def test_a_long_scene_keeps_its_end(folders: dict[str, Path]) -> None:
+    """What is nearest to the decision stays when a prompt does not fit."""
+    model = tiny_language_model(folders["llama"], max_tokens=24)
+    tail = "clear ahead 0.3 left 5.0 right unknown. did forward, turn left."
+    long, longer = f"{'noise ' * 50}{tail}", f"{'other ' * 90}{tail}"
+    torch.testing.assert_close(model.phrase_log_probs([long]), model.phrase_log_probs([longer]), **TIGHT)
+
+
+# --- the adapter ------------------------------------------------------------------------------------------------
+
+
+def test_new_adapter_acts_as_the_base(model: LanguageModel) -> None:
+    torch.testing.assert_close(model.phrase_log_probs(SCENES), model.phrase_log_probs(SCENES, adapter=False), **TIGHT)
+
+
+def test_gradients_reach_exactly_the_adapter(model: LanguageModel) -> None:
+    model.load_adapter_state(random_adapter(model))
+    adapter = {id(p) for p in model.adapter_parameters()}
+    assert adapter
+    for scenes in (SCENES[:1], SCENES):
+        model.phrase_log_probs(scenes)[:, 0].sum().backward()
+        for name, parameter in model.model.named_parameters():
+            assert parameter.requires_grad == (id(parameter) in adapter) == ("lora" in name), name
+            received = parameter.grad is not None and bool(parameter.grad.abs().max() > 0)
+            assert received == (id(parameter) in adapter), name
+        model.model.zero_grad()
+
+
+def test_gradient_is_that_of_finite_differences(model: LanguageModel) -> None:
+    """Through the shared cache too."""
+    model.model.double()
+    model.load_adapter_state(random_adapter(model))
+    parameter = model.adapter_parameters()[0]
+    model.phrase_log_probs(SCENES)[:, 3].sum().backward()
+    assert parameter.grad is not None
+    for index in ((0, 0), (1, 3)):
+        values = []
+        for step in (1e-3, -1e-3):
+            with torch.no_grad():
+                parameter[index] += step
+                values.append(model.phrase_log_probs(SCENES)[:, 3].sum().item())
+                parameter[index] -= step
+        assert parameter.grad[index].item() == pytest.approx((values[0] - values[1]) / 2e-3, rel=2e-2, abs=2e-3)
+
+
+def test_training_leaves_base_and_features_alone(model: LanguageModel) -> None:
+    base = {n: p.detach().clone() for n, p in model.model.named_parameters() if "lora" not in n}
+    features, base_scores = model.features(SCENES), model.phrase_log_probs(SCENES, adapter=False)
+    before, optimiser = model.phrase_log_probs(SCENES).detach(), torch.optim.AdamW(model.adapter_parameters(), lr=0.05)
+    for _ in range(5):
+        optimiser.zero_grad()
+        (-model.phrase_log_probs(SCENES)[:, 1].mean()).backward()
+        optimiser.step()
+    assert (model.phrase_log_probs(SCENES)[:, 1] > before[:, 1] + 0.2).all()
+    for name, parameter in model.model.named_parameters():
+        assert "lora" in name or torch.equal(parameter, base[name]), name
+    assert torch.equal(model.features(SCENES), features)
+    assert torch.equal(model.phrase_log_probs(SCENES, adapter=False), base_scores)
+    assert all(p.requires_grad for p in model.adapter_parameters()), "a pass without the adapter leaves it trainable"
+
+
+def test_adapter_round_trip_in_place(folders: dict[str, Path], model: LanguageModel) -> None:
+    before, parameters = model.adapter_state(), [id(p) for p in model.adapter_parameters()]
+    initial = model.phrase_log_probs(SCENES).detach()
+    model.load_adapter_state(random_adapter(model))
+    changed, state = model.phrase_log_probs(SCENES).detach(), model.adapter_state()
+    other = tiny_language_model(folders["llama"], seed=5)
+    other.load_adapter_state(state)
+    assert torch.equal(other.phrase_log_probs(SCENES), changed)
+    model.load_adapter_state(before)
+    assert torch.equal(model.phrase_log_probs(SCENES), initial)
+    assert not torch.equal(initial, changed)
+    assert [id(p) for p in model.adapter_parameters()] == parameters
+
+
+def test_state_is_a_copy(model: LanguageModel) -> None:
+    next(iter(model.adapter_state().values())).fill_(9.0)
+    assert not any((p == 9.0).any() for p in model.adapter_parameters())
+
+
+@pytest.mark.parametrize("damage", ["shape", "nan", "inf", "missing", "extra"])
+def test_a_wrong_adapter_is_refused_and_the_old_one_stays(model: LanguageModel, damage: str) -> None:
+    model.load_adapter_state(random_adapter(model, seed=1))
+    kept, state = model.adapter_state(), random_adapter(model, seed=2)
+    name = list(state)[-1]
+    if damage == "shape":
+        state[name] = state[name][:, :-1]
+    elif damage in {"nan", "inf"}:
+        state[name][0, 0] = float(damage)
+    elif damage == "missing":
+        del state[name]
+    else:
+        state["base_model.model.other.lora_A.weight"] = torch.zeros(2, 2)
+    with pytest.raises(ModelError, match="adapter"):
+        model.load_adapter_state(state)
+    assert all(torch.equal(kept[n], t) for n, t in model.adapter_state().items())
+
+
+def test_seed_gives_the_adapter_and_leaves_the_global_generator_alone(folders: dict[str, Path]) -> None:
+    torch.manual_seed(3)
+    expected = torch.rand(1)
+    torch.manual_seed(3)
+    first, again = tiny_language_model(folders["llama"], seed=1), tiny_language_model(folders["llama"], seed=1)
+    assert torch.equal(torch.rand(1), expected)
+    other = tiny_language_model(folders["llama"], seed=2)
+    states = [m.adapter_state() for m in (first, again, other)]
+    assert all(torch.equal(states[0][n], states[1][n]) for n in states[0])
+    assert not all(torch.equal(states[0][n], states[2][n]) for n in states[0])
+
+
+def test_digests_tell_models_and_prompts_apart(folders: dict[str, Path], tmp_path: Path) -> None:
+    first, again = tiny_language_model(folders["llama"]), tiny_language_model(folders["llama"])
+    other = tiny_language_model(save_tiny_model(tmp_path / "other", seed=1))
+    assert first.base_digest == again.base_digest != other.base_digest
+    assert first.feature_digest == again.feature_digest != other.feature_digest
+    config = LanguageModelConfig(model=str(folders["llama"]), device="cpu")
+    reworded = LanguageModel(config, PHRASES, PromptFormat(cue=" then"))
+    assert reworded.base_digest == first.base_digest
+    assert reworded.feature_digest != first.feature_digest
+
+
+# --- what cannot be loaded --------------------------------------------------------------------------------------
+
+
+def refuses(folder: Path, match: str) -> None:
+    with pytest.raises(ModelError, match=match) as caught:
+        tiny_language_model_at(folder)
+    assert str(folder) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def tiny_language_model_at(folder: Path) -> LanguageModel:
+    return LanguageModel(LanguageModelConfig(model=str(folder), device="cpu"), PHRASES)
+
+
+def test_missing_folder(tmp_path: Path) -> None:
+    refuses(tmp_path / "absent", "absent")
+
+
+def test_folder_without_config(tmp_path: Path) -> None:
+    refuses(tmp_path, r"no config\.json")
+
+
+@pytest.mark.parametrize("content", ["{", "[]", "{}"])
+def test_config_that_is_none(tmp_path: Path, content: str) -> None:
+    save_tiny_model(tmp_path / "model")
+    (tmp_path / "model" / "config.json").write_text(content)
+    refuses(tmp_path / "model", "cannot be loaded")
+
+
+@pytest.mark.parametrize("damage", ["missing", "shape"])
+def test_base_without_a_tensor(tmp_path: Path, damage: str) -> None:
+    """Transformers fills the gap with random numbers and goes on; we do not."""
+    folder = save_tiny_model(tmp_path / "model")
+    tensors = load_file(folder / "model.safetensors")
+    name = "model.layers.1.mlp.up_proj.weight"
+    weight = tensors.pop(name)
+    if damage == "shape":
+        tensors[name] = weight[:-1].contiguous()
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    refuses(folder, "up_proj" if damage == "missing" else "model")
+
+
+def test_truncated_weights(tmp_path: Path) -> None:
+    folder = save_tiny_model(tmp_path / "model")
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-500])
+    refuses(folder, "cannot be loaded")
+
+
+def test_padding_token_outside_the_vocabulary(tmp_path: Path) -> None:
+    folder = save_tiny_model(tmp_path / "model")
+    tokenizer = tiny_tokenizer()
+    tokenizer.add_special_tokens({"pad_token": "<pad>"})
+    tokenizer.save_pretrained(folder)
+    refuses(folder, "'<pad>' is outside the model's vocabulary")
+
+
+def test_models_that_are_not_causal(tmp_path: Path) -> None:
+    tokenizer = tiny_tokenizer()
+    sizes = {"vocab_size": len(tokenizer)}
+    bert = BertConfig(hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16, **sizes)
+    t5 = T5Config(d_model=16, d_kv=8, d_ff=16, num_layers=1, num_heads=2, **sizes)
+    for name, made in (("bert", BertForMaskedLM(bert)), ("t5", T5ForConditionalGeneration(t5))):
+        made.save_pretrained(tmp_path / name)
+        tokenizer.save_pretrained(tmp_path / name)
+        refuses(tmp_path / name, "causal|cannot be loaded")
+
+
+def test_wrong_settings_list_the_valid_ones(folders: dict[str, Path]) -> None:
+    with pytest.raises(ModelError, match=r"no_such_proj.*q_proj"):
+        tiny_language_model(folders["llama"], target_modules=("no_such_proj",))
+    with pytest.raises(ModelError, match="bfloat16"):
+        tiny_language_model(folders["llama"], dtype="int4")
+    with pytest.raises(ModelError, match="cuda"):
+        tiny_language_model(folders["llama"], device="abacus")
+
+
+def test_bfloat16_scores_are_near(folders: dict[str, Path]) -> None:
+    exact, rough = (tiny_language_model(folders["llama"], dtype=d) for d in ("float32", "bfloat16"))
+    assert rough.phrase_log_probs(SCENES).dtype == torch.float32
+    torch.testing.assert_close(rough.phrase_log_probs(SCENES), exact.phrase_log_probs(SCENES), rtol=0, atol=0.15)
