@@ -95,6 +95,28 @@ def test_distance_without_a_scan_comes_from_the_size_in_the_image(physics: Physi
     assert item.bearing == pytest.approx(0.0, abs=0.05)
 
 
+def test_bearing_is_from_the_base_and_not_from_the_camera(physics: Physics) -> None:
+    angle = math.radians(35)
+    body = Body(0.9 * math.cos(angle), 0.9 * math.sin(angle), 0.12, "blue pillar")
+    physics.load(ROOM, World((0.0, 0.0, 0.0), (), (body,), body.name))
+    found, readings = finder(), physics.read(1.0)
+    see(found, readings)
+    (item,) = found.objects(readings.odometry, 1.0)
+    assert item.bearing == pytest.approx(angle, abs=math.radians(2))  # from the camera it is 40 degrees
+
+
+def test_an_image_counts_once_with_the_odometry_of_its_time(physics: Physics) -> None:
+    physics.load(ROOM, World((0.0, 0.0, 0.0), (), (BALL,), BALL.name))
+    readings = physics.read(1.0)
+    perception = Perception(CONTRACT)
+    perception.start_episode("go to the red ball")
+    perception.on_odometry(readings.odometry)
+    perception.on_image(readings.image)
+    assert "red ball left 10 at" in perception.scene(1.0).text
+    perception.on_odometry(dataclasses.replace(readings.odometry, stamp=1.2, yaw=math.radians(41)))
+    assert "red ball right 30 at" in perception.scene(1.2).text
+
+
 def test_memory_after_turning_away(physics: Physics) -> None:
     physics.load(ROOM, World((0.0, 0.0, 0.0), (), (BALL,), BALL.name))
     found = finder()
