@@ -54,7 +54,7 @@ setup(
     entry_points={
         "console_scripts": [
             f"llmagent = {PACKAGE}.cli.main:main",
-            *(f"{name}_node = {PACKAGE}.nodes.{name}_node:main" for name in NODES),
+            *(f"{name}_node = {PACKAGE}.nodes.start:{name}" for name in NODES),
         ],
         "gymnasium.envs": [f"__root__ = {PACKAGE}.simulation.env:register"],
     },

@@ -185,7 +185,7 @@ def test_the_runner_waits_for_the_learner(tmp_path: Path) -> None:
 def test_a_run_that_cannot_begin_says_why(tmp_path: Path) -> None:
     with Graph(tmp_path) as graph:
         World(graph).serve()
-        runner = graph.start("runner", task="nonsense")
+        runner = graph.start("runner", task="nonsense", learn=False)
         assert graph.exit_code(runner) == 2
         assert "unknown task 'nonsense'; valid: navigate" in runner.said
 
@@ -193,6 +193,6 @@ def test_a_run_that_cannot_begin_says_why(tmp_path: Path) -> None:
 def test_a_policy_that_never_comes_ends_the_run(tmp_path: Path) -> None:
     with Graph(tmp_path) as graph:
         graph.node.create_service(ResetSimulation, "sim/reset", lambda request, response: response)
-        runner = graph.start("runner", server_timeout=0.5)
+        runner = graph.start("runner", server_timeout=0.5, learn=False)
         assert graph.exit_code(runner) == 1
         assert "no action execute_task (node policy)" in runner.said

@@ -24,6 +24,7 @@ TERMINATE_AFTER = 2.6  # s after which those still there get SIGTERM
 KILL_AFTER = 3.8  # s after which they get SIGKILL
 GIVE_UP_AFTER = 4.8  # s after which one that even SIGKILL does not end (it hangs in the kernel) is left behind
 LEFTOVERS = 1.0  # s that what a dead process has left behind gets between SIGTERM and SIGKILL
+WRONG_USE = 2  # exit code of a node whose configuration is wrong: starting it again would not help
 _LONGEST_WAIT = 60.0
 
 
@@ -145,9 +146,13 @@ class Supervisor:
         spec = child.spec
         if spec.required:
             self._begin_stop(f"{name} was required", processes.shell_code(code))
+        elif spec.respawn and code == WRONG_USE:
+            self._begin_stop(f"{name} cannot run as it was asked to", code)
         elif spec.respawn and (spec.max_retries < 0 or child.restarts < spec.max_retries):
             child.restarts += 1
             child.restart_at = time.monotonic() + spec.respawn_delay
+        elif spec.respawn:
+            self._begin_stop(f"{name} died {child.restarts + 1} times", processes.shell_code(code))
 
     def _restart_due(self) -> None:
         for child in self._children:

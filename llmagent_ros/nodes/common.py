@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import fcntl
+import os
 import signal
 import sys
+import tempfile
 import threading
-from collections.abc import Callable, Mapping
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, TypeVar
 
 import rclpy
@@ -28,9 +34,17 @@ _BUILT_IN = ("use_sim_time", "start_type_description_service", "qos_overrides")
 def main(factory: Callable[[], Node], argv: list[str] | None = None) -> None:
     """Runs one node as a process until SIGINT, SIGTERM, or its `finished` attribute holds an exit code.
 
-    Exit code: the node's, else 0; 2 with one line on standard error for an LlmAgentError; anything else keeps its
-    traceback, since it is a defect.
+    Exit code: the node's, else 0; 2 with one line on standard error for an LlmAgentError; 1 with its traceback for
+    anything else, since that is a defect.
     """
+    code = _run(factory, argv)
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    # Everything of ours is closed by now, and torch takes seconds to take its operator tables apart.
+    os._exit(code)
+
+
+def _run(factory: Callable[[], Node], argv: list[str] | None) -> int:
     stop = threading.Event()
     rclpy.init(args=argv, signal_handler_options=SignalHandlerOptions.NO)
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -39,17 +53,51 @@ def main(factory: Callable[[], Node], argv: list[str] | None = None) -> None:
     code = 0
     try:
         node = factory()
-        code = _spin(node, stop)
+        with instance_lock(node):
+            code = _spin(node, stop)
     except LlmAgentError as error:
         print(f"error: {error}", file=sys.stderr, flush=True)
         code = 2
     except ExternalShutdownException:
         pass
-    finally:
+    except Exception:
+        traceback.print_exc()
+        code = 1
+    try:
         if node is not None:
             code = max(code, _close(node))
         rclpy.try_shutdown()
-    sys.exit(code)
+    except Exception:
+        traceback.print_exc()
+        code = max(code, 1)
+    return code
+
+
+@contextmanager
+def instance_lock(node: Node) -> Iterator[None]:
+    """Holds a node's name in its ROS domain on this machine; the kernel lets go of it when the process dies.
+
+    Raises:
+        ConfigError: another process has it; two nodes of one name would both command the robot.
+    """
+    domain = os.environ.get("ROS_DOMAIN_ID", "0")
+    name = node.get_fully_qualified_name()
+    folder = Path(tempfile.gettempdir()) / f"llmagent_ros-{os.getuid()}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    with (folder / f"domain-{domain}{name.replace('/', '_')}.lock").open("a+", encoding="ascii") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            file.seek(0)
+            holder = file.read().strip() or "?"
+            raise ConfigError(
+                f"node {name} runs already on this machine (process {holder}, ROS domain {domain}); "
+                "stop it, or take another ROS_DOMAIN_ID or namespace"
+            ) from error
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        yield
 
 
 def _spin(node: Node, stop: threading.Event) -> int:

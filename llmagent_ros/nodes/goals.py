@@ -74,7 +74,8 @@ class GoalServer:
 
     async def _execute(self, goal: Any) -> ExecuteTask.Result:
         self._start(goal.request.instruction, float(goal.request.time_limit))
-        done: Future = Future()
+        done = Future(executor=self._node.executor)  # so that a result set in another thread wakes the executor
+        done.add_done_callback(lambda _: None)
         with self._lock:
             self._goal, self._done = goal, done
         result: ExecuteTask.Result = await done

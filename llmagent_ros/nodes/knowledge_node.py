@@ -70,9 +70,15 @@ class KnowledgeNode(common.ManagedNode):
         self._contract = load_contract(self._config.robot).robot
         self._knowledge: Knowledge | None = None
         self._pool: ThreadPoolExecutor | None = None
-        self._active = False
+        self._active = self._offered = False
         self._slots = threading.BoundedSemaphore(self._config.workers + self._config.queue)
         self._diagnostics = common.Diagnostics(self)
+        self.create_timer(REPORT_PERIOD, self._report, clock=Clock(clock_type=ClockType.STEADY_TIME))
+        if self._config.autostart:
+            self.autostart()
+
+    def _offer_services(self) -> None:
+        """Only once they can be answered, so that a client that finds them gets its answer at once."""
         # The middleware drops, unanswered, what is beyond the depth (10 by default); the node refuses it with a reason.
         depth = qos.service(2 * (self._config.workers + self._config.queue) + 10)
         group = ReentrantCallbackGroup()
@@ -83,9 +89,7 @@ class KnowledgeNode(common.ManagedNode):
         )
         for kind, name, callback in services:
             self.create_service(kind, name, callback, qos_profile=depth, callback_group=group)
-        self.create_timer(REPORT_PERIOD, self._report, clock=Clock(clock_type=ClockType.STEADY_TIME))
-        if self._config.autostart:
-            self.autostart()
+        self._offered = True
 
     # --- lifecycle ---------------------------------------------------------------------------------
 
@@ -96,6 +100,8 @@ class KnowledgeNode(common.ManagedNode):
         self.get_logger().info(f"{self._knowledge.stats().skills} skills in {folder}")
 
     def activate(self) -> None:
+        if not self._offered:
+            self._offer_services()
         self._active = True
 
     def deactivate(self) -> None:

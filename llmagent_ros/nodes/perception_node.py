@@ -69,12 +69,14 @@ class PerceptionNode(common.Node):
     def _subscribe(self) -> None:
         topics = self._contract.sensors
         subscribe: Callable[..., object] = self.create_subscription
-        subscribe(LaserScan, topics.scan.topic, self._on_scan, qos.SENSOR)
-        subscribe(Odometry, topics.odom.topic, self._on_odometry, qos.SENSOR)
+        # in lockstep one lost reading would halt the world; a robot's drivers may offer best effort only
+        sensor = qos.RELIABLE_SENSOR if self._config.mode == "lockstep" else qos.SENSOR
+        subscribe(LaserScan, topics.scan.topic, self._on_scan, sensor)
+        subscribe(Odometry, topics.odom.topic, self._on_odometry, sensor)
         self._sensors = {"scan", "odom"}
         if topics.camera is not None:
-            subscribe(CameraInfo, topics.camera.info_topic, self._on_info, qos.SENSOR)
-            subscribe(Image, topics.camera.topic, self._on_image, qos.SENSOR)
+            subscribe(CameraInfo, topics.camera.info_topic, self._on_info, sensor)
+            subscribe(Image, topics.camera.topic, self._on_image, sensor)
             self._sensors.add("camera")
         subscribe(Task, "task", self._on_task, qos.LATEST)
         subscribe(Decision, "decision", self._on_decision, qos.COMMAND)

@@ -38,7 +38,8 @@ class RunnerNodeConfig:
 
     Attributes:
         episodes: after so many the run is over; 0: never. seed: of the first world; the others follow from it.
-        task: name in config/tasks, empty for the simulator's own. learn: whether a learner is waited for.
+        task: name in config/tasks, empty for the simulator's own.
+        learn, knowledge: whether a learner and a knowledge node are waited for.
         time_limit: s of ROS time that the policy gets for one episode; 0: no limit but the task's.
         server_timeout: s to wait for simulator and policy, at the start and after one of them was lost.
         reset_timeout: s that a reset of the world may take.
@@ -50,6 +51,7 @@ class RunnerNodeConfig:
     seed: Annotated[int, Field(ge=0)] = 0
     task: str = ""
     learn: bool = True
+    knowledge: bool = False
     time_limit: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
     server_timeout: Seconds = 120.0
     reset_timeout: Seconds = 30.0
@@ -143,8 +145,16 @@ class RunnerNode(common.Node):
         servers = {
             f"service {self._reset_client.srv_name} (node sim)": self._reset_client.service_is_ready(),
             "action execute_task (node policy)": self._action.server_is_ready(),
+            "report of node learner": self._backlog is not None or not self._config.learn,
+            "service retrieve_skills (node knowledge)": self._knowledge_is_ready(),
         }
         return [name for name, ready in servers.items() if not ready]
+
+    def _knowledge_is_ready(self) -> bool:
+        if not self._config.knowledge:
+            return True
+        wanted = self.resolve_service_name("retrieve_skills")
+        return any(name == wanted for name, _ in self.get_service_names_and_types())
 
     # --- reset -----------------------------------------------------------------------------------
 

@@ -23,7 +23,7 @@ from llmagent_ros.policy.prompt import PromptFormat
 
 SHIPPED_BASE = Path(__file__).resolve().parent.parent / "models" / "base"
 ADAPTER = "acting"
-_MAX_FEATURE_LAYERS = 4
+_MAX_FEATURES = 1024  # a wide model gives fewer of its cue's tokens
 transformers_logging.disable_progress_bar()
 
 
@@ -64,10 +64,12 @@ class LanguageModel:
         name = config.model or str(SHIPPED_BASE)
         base, self.tokenizer = _load_base(name, self.device, config.dtype)
         self.base_digest = model_digest(base)
-        self.feature_layers = _feature_layers(base.config.num_hidden_layers)
-        self.feature_size = len(self.feature_layers) * int(base.config.hidden_size)
+        width = int(base.config.hidden_size)
+        cue = len(self.tokenizer(self.form.cue, add_special_tokens=False).input_ids)
+        self._cue_tokens = max(1, min(cue, _MAX_FEATURES // width - 1))
+        self.feature_size = (1 + self._cue_tokens) * width
         self.feature_digest = hashlib.sha256(
-            f"{self.base_digest} {self.feature_layers} {self.form} {config.max_tokens}".encode()
+            f"cue {self._cue_tokens} {self.base_digest} {self.form} {config.max_tokens}".encode()
         ).hexdigest()
         targets = config.target_modules
         lora = LoraConfig(
@@ -90,17 +92,20 @@ class LanguageModel:
 
     @torch.inference_mode()
     def features(self, scenes: Sequence[str]) -> Tensor:
-        """Hidden states of each prompt's last token with the adapter disabled, float32, (B, feature_size).
+        """What the critic sees of each scene, float32, (B, feature_size); the adapter is disabled for it.
 
-        Lessons are left out, so that a scene has the same features whatever was retrieved.
-
-        Taken from up to four evenly spaced layers, each standardised on its own, so that no layer outweighs another.
+        The hidden states of the cue's last tokens below the last layer: there the shipped base sums a scene up (see
+        pretraining.py); the states above it only serve to predict the cue's next word. With them the mean over all
+        tokens, which keeps numbers of a base that was not trained so. Each part is standardised on its own. Lessons
+        are left out, so that a scene has the same features whatever was retrieved.
         """
         ids, mask = self._tokenize([self.form.prompt(scene) for scene in scenes])
         with self._without_adapter():
-            hidden = self._forward(ids, mask, output_hidden_states=True).hidden_states
-        layers = [hidden[layer][:, -1].float() for layer in self.feature_layers]
-        return torch.cat([torch.nn.functional.layer_norm(x, x.shape[-1:]) for x in layers], dim=-1)
+            hidden = self._forward(ids, mask, output_hidden_states=True).hidden_states[-2].float()
+        states = torch.nn.functional.layer_norm(hidden, hidden.shape[-1:])
+        mean = (states * (mask / mask.sum(-1, keepdim=True))[..., None]).sum(1, keepdim=True)
+        mean = torch.nn.functional.layer_norm(mean, mean.shape[-1:])
+        return torch.cat([mean, states[:, -self._cue_tokens :]], dim=1).flatten(1)
 
     def phrase_log_probs(
         self, scenes: Sequence[str], lessons: Sequence[str] = (), *, adapter: bool = True
@@ -279,12 +284,6 @@ def _dtype(name: str, device: torch.device) -> torch.dtype:
     if name not in choices:
         raise ModelError(f"dtype {name!r}; valid: auto, {', '.join(choices)}")
     return choices[name]
-
-
-def _feature_layers(layers: int) -> tuple[int, ...]:
-    """Indices into hidden_states (0 is the embedding): the last layer and up to three evenly spaced before it."""
-    count = min(layers, _MAX_FEATURE_LAYERS)
-    return tuple(round(layers * (k + 1) / count) for k in range(count))
 
 
 def _repeat_cache(cache: Any, times: int) -> DynamicCache:

@@ -1,9 +1,10 @@
 """Making a small base model from text logs.
 
-The model learns "scene, action -> next scene" as plain next-token prediction. In `gist_share` of the sequences the
-text after the prompt may look at the prompt's last token only, not at the scene before it (gist tokens, Mu, Li &
-Goodman 2023), so that this token's hidden states must carry what the scene says: they are the features of the
-critic. No action is better than another in the logs, so nothing about solving a task is learned here.
+The model learns "scene, action -> next scene" as plain next-token prediction, and in `recall_share` of the sequences
+to say the scene again. In `gist_share` of them the text after the prompt may look at the prompt's cue only, not at
+the scene before it (gist tokens, Mu, Li & Goodman 2023), so that the hidden states of the cue must carry what the
+scene says: they are the features of the critic. No action is better than another in the logs, so nothing about
+solving a task is learned here.
 """
 
 from __future__ import annotations
@@ -32,16 +33,25 @@ class PretrainConfig:
 
     layers: int = 3
     width: int = 128
-    heads: int = 4
+    heads: int = 8
     vocabulary: int = 768
     max_positions: int = 1024
     batch_size: int = 32
-    steps: int = 4000
+    steps: int = 8000
     learning_rate: float = 2e-3
     warmup: int = 100
-    gist_share: float = 0.8
-    minutes: float = 50.0
+    gist_share: float = 0.9
+    recall_share: float = 0.5
+    minutes: float = 40.0
     seed: int = 0
+
+
+RECALL = " say again."
+
+
+def corpus(steps: Sequence[LoggedStep], form: PromptFormat) -> list[str]:
+    """Texts that hold every word a sequence may hold, for the tokenizer."""
+    return [f"{form.prompt(s.scene)}{form.phrase(s.action)}. then{RECALL} {form.lessons(['a'])}" for s in steps]
 
 
 def train_tokenizer(texts: Iterable[str], vocabulary: int) -> PreTrainedTokenizerFast:
@@ -92,21 +102,24 @@ def build_model(config: PretrainConfig, tokenizer: PreTrainedTokenizerFast) -> L
 @dataclass(frozen=True)
 class _Sequence:
     tokens: list[int]
-    gist: int  # index of the prompt's last token
+    gist: tuple[int, int]  # where the cue begins and ends
 
 
 class _Encoder:
-    """Turns logged steps into token sequences: prompt, phrase, "then", next scene."""
+    """Turns logged steps into token sequences: prompt, phrase, next scene; or prompt, the same scene again."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerFast, form: PromptFormat) -> None:
         self._tokenizer = tokenizer
         self._form = form
+        self._cue = len(tokenizer(form.cue, add_special_tokens=False).input_ids)
 
-    def encode(self, step: LoggedStep) -> _Sequence:
+    def encode(self, step: LoggedStep, *, recall: bool) -> _Sequence:
         prompt = self._tokenizer(self._form.prompt(step.scene)).input_ids
-        rest = f"{self._form.phrase(step.action)}. then {step.next_scene}"
+        phrase = self._form.phrase(step.action)
+        rest = f"{RECALL} {step.scene}" if recall else f"{phrase}. then {step.next_scene}"
         after = self._tokenizer(rest, add_special_tokens=False).input_ids
-        return _Sequence([*prompt, *after, self._tokenizer.eos_token_id], len(prompt) - 1)
+        gist = (len(prompt) - self._cue, len(prompt))
+        return _Sequence([*prompt, *after, self._tokenizer.eos_token_id], gist)
 
 
 def _batch(
@@ -122,7 +135,7 @@ def _batch(
         ids[row, :size] = torch.tensor(sequence.tokens)
         labels[row, :size] = ids[row, :size]
         if masked:
-            allowed[row, sequence.gist + 1 :, : sequence.gist] = False
+            allowed[row, sequence.gist[1] :, : sequence.gist[0]] = False
     mask = torch.zeros(allowed.shape).masked_fill(~allowed, torch.finfo(torch.float32).min)
     return ids, mask[:, None], labels
 
@@ -154,7 +167,9 @@ def train(
         scale = min(1.0, (done + 1) / config.warmup) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * used)))
         for group in optimiser.param_groups:
             group["lr"] = config.learning_rate * scale
-        chosen = [encoder.encode(steps[i]) for i in rng.integers(len(steps), size=config.batch_size)]
+        picked = rng.integers(len(steps), size=config.batch_size)
+        recall = rng.random(config.batch_size) < config.recall_share
+        chosen = [encoder.encode(steps[i], recall=bool(r)) for i, r in zip(picked, recall, strict=True)]
         gist = (rng.random(config.batch_size) < config.gist_share).tolist()
         ids, mask, labels = _batch(chosen, gist, int(tokenizer.pad_token_id))
         loss = model(input_ids=ids, attention_mask=mask, labels=labels).loss
@@ -178,12 +193,12 @@ def perplexity(
     *,
     gist: bool = False,
 ) -> float:
-    """exp of the mean token loss over whole sequences; with `gist`, under the gist mask."""
+    """exp of the mean token loss over whole sequences "scene, action, next scene"; with `gist`, under the gist mask."""
     encoder = _Encoder(tokenizer, form)
     model.eval()
     total, count = 0.0, 0
     for start in range(0, len(steps), 32):
-        chosen = [encoder.encode(step) for step in steps[start : start + 32]]
+        chosen = [encoder.encode(step, recall=False) for step in steps[start : start + 32]]
         ids, mask, labels = _batch(chosen, [gist] * len(chosen), int(tokenizer.pad_token_id))
         tokens = int((labels[:, 1:] != -100).sum())
         total += float(model(input_ids=ids, attention_mask=mask, labels=labels).loss) * tokens

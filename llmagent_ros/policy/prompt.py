@@ -14,10 +14,11 @@ class PromptFormat:
     """The words around a scene. The prompt ends where the phrase begins.
 
     Attributes:
-        cue: ends the prompt. separator: stands between the prompt and a phrase.
+        cue: ends the prompt; its tokens are where the model sums the scene up (see `LanguageModel.features`).
+        separator: stands between the prompt and a phrase.
     """
 
-    cue: str = " do"
+    cue: str = " so now it is best to"
     separator: str = " "
 
     def prompt(self, scene: str, lessons: Sequence[str] = ()) -> str:

@@ -1,0 +1,116 @@
+"""Make the base model that ships: text logs of random behaviour, a tokenizer, and a small Llama trained on them."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict
+from pathlib import Path
+
+from llmagent_ros.errors import ConfigError
+
+HELP = "make the base model that ships, from text logs of the simulated worlds"
+CARD = "README.md"
+_SHARD_STEPS = 5000
+_HELD_OUT = 1000  # steps of the last shard that are only evaluated on
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = subparsers.add_parser("pretrain", help=HELP, description=__doc__)
+    parser.add_argument("out", type=Path, help="folder for the model; OUT.logs keeps the logs, to go on with")
+    parser.add_argument("--robot", default="sim_diffdrive", help="robot contract (default: %(default)s)")
+    parser.add_argument("--tasks", nargs="+", default=["navigate"], help="tasks to log (default: navigate)")
+    parser.add_argument("--log-steps", type=int, default=60_000, help="steps to log of each task (default: 60000)")
+    parser.add_argument("--minutes", type=float, default=40.0, help="longest training time (default: %(default)s)")
+    parser.add_argument("--steps", type=int, default=8000, help="training steps (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="of the training (default: %(default)s)")
+    parser.add_argument("--workers", type=int, default=2, help="processes that log, threads that train (default: 2)")
+    return parser
+
+
+def run(args: argparse.Namespace) -> int:
+    import torch
+
+    from llmagent_ros.policy import pretraining
+    from llmagent_ros.policy.logs import read_log
+    from llmagent_ros.policy.prompt import PromptFormat
+
+    if args.out.exists() and any(args.out.iterdir()):
+        raise ConfigError(f"{args.out}: is not empty; a model is never overwritten")
+    logs = _log(args)
+    steps = [step for path in logs for step in read_log(path)]
+    held_out, steps = steps[-_HELD_OUT:], steps[:-_HELD_OUT]
+    torch.set_num_threads(args.workers)
+    config = pretraining.PretrainConfig(steps=args.steps, minutes=args.minutes, seed=args.seed)
+    form = PromptFormat()
+    tokenizer = pretraining.train_tokenizer(pretraining.corpus(steps[:5000], form), config.vocabulary)
+    model = pretraining.build_model(config, tokenizer)
+    size = sum(p.numel() for p in model.parameters())
+    print(f"training {size:,} parameters on {len(steps):,} logged steps", flush=True)
+    began = time.monotonic()
+    done = pretraining.train(model, tokenizer, form, steps, config, _progress(config.steps))
+    facts = {
+        "parameters": size,
+        "logged_steps": len(steps),
+        "training_steps": done,
+        "training_minutes": round((time.monotonic() - began) / 60, 1),
+        "held_out_perplexity": round(pretraining.perplexity(model, tokenizer, form, held_out), 3),
+        "held_out_perplexity_through_cue": round(
+            pretraining.perplexity(model, tokenizer, form, held_out, gist=True), 3
+        ),
+    }
+    pretraining.save(model, tokenizer, args.out)
+    (args.out / CARD).write_text(_card(args, facts, asdict(config)), encoding="utf-8")
+    print(json.dumps(facts, indent=2))
+    return 0
+
+
+def _log(args: argparse.Namespace) -> list[Path]:
+    """All shards, in order; those of an interrupted run are taken as they are."""
+    from llmagent_ros.cli._exploration import write_shard
+
+    folder = args.out.with_name(args.out.name + ".logs")
+    count = max(1, -(-args.log_steps // _SHARD_STEPS))
+    jobs = [(args.robot, task, shard, _SHARD_STEPS, folder) for task in args.tasks for shard in range(count)]
+    with ProcessPoolExecutor(args.workers) as pool:
+        futures = {pool.submit(write_shard, *job): index for index, job in enumerate(jobs)}
+        for number, future in enumerate(as_completed(futures), start=1):
+            print(f"log {number} of {len(jobs)}: {future.result()}", flush=True)
+        return [future.result() for future, _ in sorted(futures.items(), key=lambda item: item[1])]
+
+
+def _progress(steps: int) -> Callable[[int, float, float], None]:
+    def show(step: int, loss: float, seconds: float) -> None:
+        if step % 100 == 0:
+            print(f"step {step} of {steps}, loss {loss:.3f}, {seconds / 60:.1f} min", flush=True)
+
+    return show
+
+
+def _card(args: argparse.Namespace, facts: Mapping[str, object], settings_of: Mapping[str, object]) -> str:
+    settings = ", ".join(f"{key} {value}" for key, value in settings_of.items())
+    trained = f"{facts['training_steps']} steps in {facts['training_minutes']} minutes on {args.workers} CPU threads"
+    command = f"llmagent pretrain OUT --robot {args.robot} --tasks {' '.join(args.tasks)} --log-steps {args.log_steps}"
+    return f"""---
+license: apache-2.0
+library_name: transformers
+pipeline_tag: text-generation
+---
+# The base model of llmagent_ros
+
+A Llama of {facts["parameters"]:,} parameters that reads the scene text of small robots. It is a starting point for
+adapters and critics, not a policy: nothing in its data says which action is good.
+
+- **Made by** `{command} --steps {args.steps} --minutes {args.minutes:g} --seed {args.seed}`
+- **Data**: {facts["logged_steps"]:,} steps of random, sticky behaviour in simulated worlds, logged as text.
+  No expert, no demonstration, no reward.
+- **Objective**: next token on "scene, action -> next scene" and "scene -> the scene again", mostly through the tokens
+  of the prompt's cue alone (`llmagent_ros/policy/pretraining.py`).
+- **Training**: {trained}. Settings: {settings}.
+- **Held-out perplexity** of a token: {facts["held_out_perplexity"]}; when what follows is told through the cue alone:
+  {facts["held_out_perplexity_through_cue"]}.
+- **Limits**: it knows the words of scene text and hardly any other; any text has tokens, but it was trained on none.
+"""

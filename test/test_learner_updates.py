@@ -1,0 +1,392 @@
+"""Learning on a corridor of six cells told in words, with a tiny random base: it must be solved, exactly repeat and resume."""
+
+from __future__ import annotations
+
+import json
+import math
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from models_support import save_tiny_model, tiny_language_model
+from safetensors.torch import load_file
+
+from llmagent_ros.bundle import load_bundle
+from llmagent_ros.errors import DivergenceError, LlmAgentError, ModelError, StoreError
+from llmagent_ros.learning.rl import checkpoint
+from llmagent_ros.learning.rl.config import LearnerConfig
+from llmagent_ros.learning.rl.critic import CriticConfig
+from llmagent_ros.learning.rl.learner import Learner
+from llmagent_ros.learning.rl.replay import Replay
+from llmagent_ros.policy.text_policy import TextPolicy
+from llmagent_ros.types import Source, Transition
+
+ACTIONS = ("left", "right")
+CELLS = 6
+NAMES = ("one", "two", "three", "four", "five", "six")
+SETTINGS: dict[str, Any] = {
+    "warmup": 20, "batch_size": 32, "actor_every": 5, "actor_batch": 8, "gamma": 0.9, "n_step": 2, "beta": 0.05,
+    "learning_rate": 3e-3, "target_rate": 0.05, "actor_learning_rate": 1e-2, "critic": CriticConfig(heads=3, width=32),
+}  # fmt: skip
+
+
+def scene(cell: int) -> str:
+    return f"go right. you stand in cell {NAMES[cell]}."
+
+
+def step_of(cell: int, action: str) -> tuple[int, float, bool]:
+    """Next cell, reward, terminated: 1 for arriving at the right end, -0.02 a step."""
+    then = max(0, cell - 1) if action == "left" else cell + 1
+    return then, -0.02 + (then == CELLS - 1), then == CELLS - 1
+
+
+def transition(episode: int, step: int, cell: int, action: str, **change: Any) -> Transition:
+    then, reward, terminated = step_of(cell, action)
+    values = {
+        "run": "r", "episode": episode, "step": step, "task": "go right", "scene": scene(cell), "action": action,
+        "reward": reward, "next_scene": scene(then), "terminated": terminated, "truncated": False,
+    } | change  # fmt: skip
+    return Transition(**values)
+
+
+def experience(count: int = 60, **change: Any) -> list[Transition]:
+    """Random walks of one step each."""
+    rng = np.random.default_rng(0)
+    return [transition(k, 0, int(rng.integers(CELLS - 1)), str(rng.choice(ACTIONS)), **change) for k in range(count)]
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_tiny_model(tmp_path_factory.mktemp("base") / "llama", width=32, layers=2)
+
+
+class Bench:
+    """Makes learners, each with a replay of its own."""
+
+    def __init__(self, base: Path, folder: Path) -> None:
+        self.base, self.folder, self.opened = base, folder, []
+
+    def learner(self, name: str = "a", seed: int = 0, adapter_seed: int = 0, **settings: Any) -> Learner:
+        replay = Replay(self.folder / name / "replay.sqlite", ACTIONS)
+        self.opened.append(replay)
+        model = tiny_language_model(self.base, ACTIONS, seed=adapter_seed)
+        return Learner(LearnerConfig(**(SETTINGS | settings)), replay, model, seed)
+
+    def fed(self, name: str = "a", seed: int = 0, **settings: Any) -> Learner:
+        made = self.learner(name, seed, **settings)
+        made.observe(experience())
+        prepare(made)
+        return made
+
+
+@pytest.fixture
+def bench(base: Path, tmp_path: Path) -> Iterator[Bench]:
+    made = Bench(base, tmp_path)
+    yield made
+    for replay in made.opened:
+        replay.close()
+
+
+def prepare(learner: Learner) -> None:
+    while learner.prepare():
+        pass
+
+
+def everything(learner: Learner, folder: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """All that a checkpoint holds."""
+    learner.save(folder)
+    return load_file(folder / checkpoint.TENSORS), json.loads((folder / checkpoint.FACTS).read_text())
+
+
+def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+# --- what an update touches ---------------------------------------------------------------------------------------
+
+
+def test_updates_change_critic_and_adapter_and_nothing_else(bench: Bench) -> None:
+    learner = bench.fed()
+    model = learner.model
+    base = {n: p.detach().clone() for n, p in model.model.named_parameters() if "lora" not in n}  # type: ignore[attr-defined]
+    critic, adapter = learner.critic.state(), model.adapter_state()
+    for _ in range(SETTINGS["actor_every"] - 1):
+        stats = learner.update()
+        assert set(stats) == {"critic_loss", "value"}
+    assert same(model.adapter_state(), adapter), "no update of the adapter was due"
+    assert not any(torch.equal(critic[n], t) for n, t in learner.critic.state().items())
+    stats = learner.update()
+    assert {"actor_loss", "agreement", "kl"} <= set(stats)
+    assert all(math.isfinite(value) for value in stats.values())
+    assert not same(model.adapter_state(), adapter)
+    named = model.model.named_parameters()  # type: ignore[attr-defined]
+    assert all(torch.equal(p, base[n]) for n, p in named if n in base)
+    assert (learner.updates, learner.actor_updates) == (5, 1)
+
+
+def test_the_adapter_can_be_left_alone(bench: Bench) -> None:
+    learner = bench.fed(actor_every=0)
+    before = learner.model.adapter_state()
+    for _ in range(10):
+        learner.update()
+    assert same(learner.model.adapter_state(), before)
+
+
+def test_backlog_counts_the_updates_that_are_allowed(bench: Bench) -> None:
+    learner = bench.learner(warmup=20, updates_per_step=2.0)
+    learner.observe(experience(19))
+    assert learner.backlog == 0
+    assert learner.observe(experience(20)) == 1, "what is known already is not stored again"
+    assert learner.backlog == 40
+    prepare(learner)
+    learner.update()
+    assert learner.backlog == 39
+
+
+def test_stored_features_are_those_of_the_model(bench: Bench) -> None:
+    learner = bench.fed()
+    batch = learner.replay.sample(10, 1, 0.9, np.random.default_rng(0))
+    expected = learner.model.features(learner.replay.texts(batch.scene_id))
+    stored = torch.from_numpy(learner.replay.features(batch.scene_id))
+    torch.testing.assert_close(stored, expected, rtol=1e-2, atol=1e-2)  # kept in half precision
+    assert learner.prepare() == 0
+
+
+# --- what the losses are for ----------------------------------------------------------------------------------------
+
+
+def kl(target: torch.Tensor, log_probs: torch.Tensor) -> float:
+    return float((target * (target.log() - log_probs)).sum(-1).mean())
+
+
+def test_the_adapter_follows_the_critic(bench: Bench) -> None:
+    """With a critic that stands still, pi_LM goes to softmax(Q / beta)."""
+    learner = bench.fed(learning_rate=1e-12, actor_every=1, kl_weight=0.0, beta=0.01)
+    scenes = [scene(cell) for cell in range(CELLS - 1)]
+    target = (learner.critic.values(learner.model.features(scenes)) / 0.01).softmax(-1)
+    start = kl(target, learner.model.phrase_log_probs(scenes).detach())
+    assert start > 0.05
+    for _ in range(60):
+        learner.update()
+    assert kl(target, learner.model.phrase_log_probs(scenes).detach()) < 0.1 * start
+
+
+def test_kl_keeps_the_adapter_near_the_deployed_one(bench: Bench) -> None:
+    moved = {}
+    scenes = [scene(cell) for cell in range(CELLS - 1)]
+    for weight in (0.0, 100.0):
+        learner = bench.fed(name=str(weight), learning_rate=1e-12, actor_every=1, kl_weight=weight, beta=0.01)
+        deployed = learner.model.phrase_log_probs(scenes).detach()
+        for _ in range(20):
+            learner.update()
+        moved[weight] = kl(deployed.exp(), learner.model.phrase_log_probs(scenes).detach())
+    assert moved[100.0] < 0.1 * moved[0.0]
+
+
+def test_export_moves_what_the_adapter_is_kept_near_to(bench: Bench, tmp_path: Path) -> None:
+    learner = bench.fed(actor_every=1, kl_weight=1.0)
+    assert learner.update()["kl"] == pytest.approx(0.0, abs=1e-6)
+    for _ in range(10):
+        later = learner.update()["kl"]
+    assert later > 1e-4
+    learner.export(tmp_path / "bundle")
+    assert learner.update()["kl"] == pytest.approx(0.0, abs=1e-6)
+
+
+def test_demonstrations_are_imitated(bench: Bench) -> None:
+    scenes, chance = [scene(cell) for cell in range(CELLS - 1)], {}
+    for weight in (0.0, 5.0):
+        learner = bench.learner(f"demos {weight}", learning_rate=1e-12, actor_every=1, clone_weight=weight, kl_weight=0.0)
+        shown = [transition(k, 0, k % 5, "left", source=Source.HUMAN) for k in range(30)]
+        learner.observe([*experience(), *[t for t in shown if t.episode >= 0 and not t.terminated]][60:])
+        learner.observe([transition(100 + k, 0, k % 5, "right") for k in range(30)])
+        prepare(learner)
+        for _ in range(20):
+            learner.update()
+        chance[weight] = learner.model.phrase_log_probs(scenes)[:, 0].exp().mean().item()
+    assert chance[5.0] > 0.85 > chance[0.0]
+
+
+# --- never silently wrong -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_a_reward_that_is_not_finite_cannot_enter(bench: Bench, bad: float) -> None:
+    learner = bench.fed()
+    with pytest.raises(LlmAgentError, match="reward"):
+        learner.observe([transition(900, 0, 0, "left", reward=bad)])
+    assert len(learner.replay) == 60
+
+
+def test_an_exploding_loss_goes_back_to_the_last_good_state(bench: Bench, tmp_path: Path) -> None:
+    learner = bench.fed()
+    for _ in range(10):
+        learner.update()
+    learner.export(tmp_path / "good")
+    bundle = load_bundle(tmp_path / "good")
+    for _ in range(7):
+        learner.update()
+    assert not same(learner.critic.state(), bundle.critic)
+    learner.observe(experience(400, run="wild", reward=1e7))
+    prepare(learner)
+    with pytest.raises(DivergenceError, match="critic loss"):
+        learner.update()
+    assert same(learner.critic.state(), bundle.critic)
+    assert bundle.adapter is not None and same(learner.model.adapter_state(), bundle.adapter)
+
+
+def test_a_broken_adapter_goes_back_to_the_last_good_state(bench: Bench) -> None:
+    learner = bench.fed(actor_every=1, kl_weight=0.0)
+    before = learner.model.adapter_state()
+    with torch.no_grad():
+        learner.model.adapter_parameters()[0].fill_(math.nan)
+    with pytest.raises(DivergenceError, match="actor loss nan"):
+        learner.update()
+    assert same(learner.model.adapter_state(), before)
+    assert all(math.isfinite(v) for v in learner.update().values()), "learning goes on from there"
+
+
+# --- repeatable and resumable ---------------------------------------------------------------------------------------
+
+
+def test_same_seed_twice_is_identical(bench: Bench, tmp_path: Path) -> None:
+    results = []
+    for name, seed in (("one", 0), ("two", 0), ("three", 1)):
+        learner = bench.fed(name, seed)
+        torch.manual_seed(hash(name) % 1000)  # the global generator must not matter
+        for _ in range(15):
+            learner.update()
+        results.append(everything(learner, tmp_path / "saved" / name))
+    assert same(results[0][0], results[1][0])
+    assert results[0][1]["random"] == results[1][1]["random"]
+    assert not same(results[0][0], results[2][0])
+
+
+def test_resume_is_exact(bench: Bench, tmp_path: Path) -> None:
+    first = bench.fed()
+    for k in range(30):
+        first.update()
+        if k == 11:
+            first.export(tmp_path / "bundle")  # deployed and learning adapter differ
+    first.save(tmp_path / "checkpoint")
+    for _ in range(20):
+        first.update()
+    expected = everything(first, tmp_path / "expected")
+    first.replay.close()
+
+    second = bench.learner(seed=77, adapter_seed=5)
+    second.load(tmp_path / "checkpoint")
+    assert (second.updates, second.actor_updates) == (30, 6)
+    for _ in range(20):
+        second.update()
+    resumed = everything(second, tmp_path / "resumed")
+    assert same(expected[0], resumed[0])
+    assert expected[1] == resumed[1]
+    parts = {name.split("/")[0] for name in expected[0]}
+    assert parts == {"critic", "target", "adapter", "deployed", "critic_optimiser", "actor_optimiser"}
+
+
+def test_a_checkpoint_of_another_base_or_replay_is_refused(bench: Bench, tmp_path: Path) -> None:
+    bench.fed().save(tmp_path / "checkpoint")
+    with pytest.raises(ModelError, match="cannot be read"):
+        bench.learner("b").load(tmp_path / "absent")
+    with pytest.raises(StoreError):
+        bench.learner("c").load(tmp_path / "checkpoint")
+    bench.base = save_tiny_model(tmp_path / "other", seed=9)
+    with pytest.raises(ModelError, match="another base"):
+        bench.learner("d").load(tmp_path / "checkpoint")
+
+
+def test_a_damaged_checkpoint_is_refused(bench: Bench, tmp_path: Path) -> None:
+    learner = bench.fed()
+    learner.save(tmp_path / "checkpoint")
+    tensors = tmp_path / "checkpoint" / checkpoint.TENSORS
+    tensors.write_bytes(tensors.read_bytes()[:-10])
+    with pytest.raises(ModelError, match="cannot be read"):
+        learner.load(tmp_path / "checkpoint")
+
+
+def test_a_save_that_was_killed_between_its_renames_is_found(bench: Bench, tmp_path: Path) -> None:
+    learner = bench.fed()
+    learner.update()
+    learner.save(tmp_path / "checkpoint")
+    (tmp_path / "checkpoint").rename(tmp_path / "checkpoint.old")
+    assert checkpoint.exists(tmp_path / "checkpoint")
+    learner.load(tmp_path / "checkpoint")
+    assert learner.updates == 1
+
+
+# --- it must learn --------------------------------------------------------------------------------------------------
+
+
+def greedy_return(policy: TextPolicy) -> float:
+    cell, total = 0, 0.0
+    for _ in range(3 * CELLS):
+        action = policy.decide(scene(cell), np.random.default_rng(0), greedy=True).action
+        cell, reward, terminated = step_of(cell, action)
+        total += reward
+        if terminated:
+            break
+    return total
+
+
+OPTIMUM = 1.0 - 0.02 * (CELLS - 1)
+DECIDE = """
+import json, sys
+from pathlib import Path
+import numpy as np
+sys.path.insert(0, sys.argv[1])
+from models_support import tiny_language_model
+from llmagent_ros.bundle import load_bundle
+from llmagent_ros.learning.rl.critic import build_critic
+from llmagent_ros.policy.text_policy import TextPolicy
+bundle = load_bundle(Path(sys.argv[3]))
+model = tiny_language_model(Path(sys.argv[2]), tuple(bundle.meta["phrases"]), seed=123)
+assert model.feature_digest == bundle.meta["feature_digest"]
+policy = TextPolicy(model)
+policy.swap(bundle.adapter, build_critic(bundle.critic).values, beta=bundle.meta["beta"], name="loaded")
+rng = np.random.default_rng(0)
+made = [policy.decide(scene, rng) for scene in json.loads(sys.argv[4])]
+print(json.dumps([[d.action, d.log_probability, d.probabilities.tolist(), d.values.tolist()] for d in made]))
+"""
+
+
+def test_must_solve_corridor_and_a_fresh_process_decides_the_same(bench: Bench, tmp_path: Path) -> None:
+    learner = bench.learner()
+    policy = TextPolicy(learner.model)  # type: ignore[arg-type]
+    assert greedy_return(policy) < 0, "an untrained base must not know it"
+    policy.swap(None, learner.critic.values, beta=learner.config.beta, name="learning")
+    rng, steps = np.random.default_rng(0), 0
+    for episode in range(60):
+        cell, step, terminated = 0, 0, False
+        while not terminated and step < 20:
+            action = policy.decide(scene(cell), rng).action
+            learner.observe([transition(episode, step, cell, action, truncated=step == 19)])
+            cell, _, terminated = step_of(cell, action)
+            step, steps = step + 1, steps + 1
+            prepare(learner)
+            while learner.backlog:
+                learner.update()
+        if greedy_return(policy) == pytest.approx(OPTIMUM) and episode > 10 and learner.actor_updates > 60:
+            break
+    assert greedy_return(policy) == pytest.approx(OPTIMUM)
+    assert steps < 700
+    alone = learner.model.phrase_log_probs([scene(cell) for cell in range(CELLS - 1)])
+    assert (alone.argmax(-1) == 1).all(), "the adapter alone has learned it too"
+
+    learner.export(tmp_path / "bundle")
+    scenes = [scene(cell) for cell in range(CELLS)] * 2
+    fresh = np.random.default_rng(0)
+    here = [policy.decide(text, fresh) for text in scenes]
+    arguments = [str(Path(__file__).parent), str(bench.base), str(tmp_path / "bundle"), json.dumps(scenes)]
+    output = subprocess.run(
+        [sys.executable, "-c", DECIDE, *arguments], check=True, capture_output=True, text=True, timeout=120,
+        cwd=Path(__file__).parent.parent,
+    ).stdout  # fmt: skip
+    there = json.loads(output.splitlines()[-1])
+    assert there == [[d.action, d.log_probability, d.probabilities.tolist(), d.values.tolist()] for d in here]
