@@ -61,7 +61,8 @@ def test_gradients_are_those_of_finite_differences() -> None:
                 flat[index] = kept + sign * step
                 values.append(loss().item())
             flat[index] = kept
-            assert gradient[index].item() == pytest.approx((values[0] - values[1]) / (2 * step), rel=0.03, abs=0.02), name
+            difference = (values[0] - values[1]) / (2 * step)
+            assert gradient[index].item() == pytest.approx(difference, rel=0.03, abs=0.02), name
 
 
 def test_an_untrained_critic_leaves_the_choice_to_the_model() -> None:

@@ -1,4 +1,4 @@
-"""Learning on a corridor of six cells told in words, with a tiny random base: it must be solved, exactly repeat and resume."""
+"""Learning on a corridor of six cells told in words, with a tiny random base: solved, repeated and resumed exactly."""
 
 from __future__ import annotations
 
@@ -36,19 +36,19 @@ SETTINGS: dict[str, Any] = {
 
 
 def scene(cell: int) -> str:
-    return f"go right. you stand in cell {NAMES[cell]}."
+    return f"go left. you stand in cell {NAMES[cell]}."
 
 
 def step_of(cell: int, action: str) -> tuple[int, float, bool]:
-    """Next cell, reward, terminated: 1 for arriving at the right end, -0.02 a step."""
-    then = max(0, cell - 1) if action == "left" else cell + 1
+    """Next cell, reward, terminated: 1 for arriving at the left end, -0.02 a step. Cells count from the right."""
+    then = cell + 1 if action == "left" else max(0, cell - 1)
     return then, -0.02 + (then == CELLS - 1), then == CELLS - 1
 
 
 def transition(episode: int, step: int, cell: int, action: str, **change: Any) -> Transition:
     then, reward, terminated = step_of(cell, action)
     values = {
-        "run": "r", "episode": episode, "step": step, "task": "go right", "scene": scene(cell), "action": action,
+        "run": "r", "episode": episode, "step": step, "task": "go left", "scene": scene(cell), "action": action,
         "reward": reward, "next_scene": scene(then), "terminated": terminated, "truncated": False,
     } | change  # fmt: skip
     return Transition(**values)
@@ -166,9 +166,9 @@ def kl(target: torch.Tensor, log_probs: torch.Tensor) -> float:
 
 def test_the_adapter_follows_the_critic(bench: Bench) -> None:
     """With a critic that stands still, pi_LM goes to softmax(Q / beta)."""
-    learner = bench.fed(learning_rate=1e-12, actor_every=1, kl_weight=0.0, beta=0.01)
+    learner = bench.fed(learning_rate=1e-12, actor_every=1, kl_weight=0.0, beta=0.004)
     scenes = [scene(cell) for cell in range(CELLS - 1)]
-    target = (learner.critic.values(learner.model.features(scenes)) / 0.01).softmax(-1)
+    target = (learner.critic.values(learner.model.features(scenes)) / 0.004).softmax(-1)
     start = kl(target, learner.model.phrase_log_probs(scenes).detach())
     assert start > 0.05
     for _ in range(60):
@@ -201,9 +201,9 @@ def test_export_moves_what_the_adapter_is_kept_near_to(bench: Bench, tmp_path: P
 def test_demonstrations_are_imitated(bench: Bench) -> None:
     scenes, chance = [scene(cell) for cell in range(CELLS - 1)], {}
     for weight in (0.0, 5.0):
-        learner = bench.learner(f"demos {weight}", learning_rate=1e-12, actor_every=1, clone_weight=weight, kl_weight=0.0)
-        shown = [transition(k, 0, k % 5, "left", source=Source.HUMAN) for k in range(30)]
-        learner.observe([*experience(), *[t for t in shown if t.episode >= 0 and not t.terminated]][60:])
+        settings = {"learning_rate": 1e-12, "actor_every": 1, "clone_weight": weight, "kl_weight": 0.0}
+        learner = bench.learner(f"demos {weight}", **settings)
+        learner.observe([transition(k, 0, k % 5, "left", source=Source.HUMAN) for k in range(30)])
         learner.observe([transition(100 + k, 0, k % 5, "right") for k in range(30)])
         prepare(learner)
         for _ in range(20):
@@ -258,7 +258,7 @@ def test_same_seed_twice_is_identical(bench: Bench, tmp_path: Path) -> None:
     results = []
     for name, seed in (("one", 0), ("two", 0), ("three", 1)):
         learner = bench.fed(name, seed)
-        torch.manual_seed(hash(name) % 1000)  # the global generator must not matter
+        torch.manual_seed(len(results))  # the global generator must not matter
         for _ in range(15):
             learner.update()
         results.append(everything(learner, tmp_path / "saved" / name))
@@ -377,7 +377,7 @@ def test_must_solve_corridor_and_a_fresh_process_decides_the_same(bench: Bench, 
     assert greedy_return(policy) == pytest.approx(OPTIMUM)
     assert steps < 700
     alone = learner.model.phrase_log_probs([scene(cell) for cell in range(CELLS - 1)])
-    assert (alone.argmax(-1) == 1).all(), "the adapter alone has learned it too"
+    assert (alone.argmax(-1) == 0).all(), "the adapter alone has learned it too"
 
     learner.export(tmp_path / "bundle")
     scenes = [scene(cell) for cell in range(CELLS)] * 2

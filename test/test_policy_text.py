@@ -89,6 +89,16 @@ def test_an_impossible_phrase_is_never_drawn() -> None:
     assert actions == {PHRASES[1], PHRASES[2]}
 
 
+@pytest.mark.parametrize(("uniform", "chosen"), [(0.0, 1), (np.nextafter(1.0, 0.0), 2)])
+def test_not_even_at_the_ends_of_the_unit_interval(uniform: float, chosen: int) -> None:
+    class Fixed:
+        def random(self) -> float:
+            return uniform
+
+    policy = told(torch.tensor([-1e9, 0.0, 0.0, -1e9]))
+    assert policy.decide("scene", Fixed()).action == PHRASES[chosen]  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
 def test_values_that_are_not_finite_are_no_decision(bad: float) -> None:
     with pytest.raises(DivergenceError, match="v1"):

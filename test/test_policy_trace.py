@@ -164,6 +164,15 @@ def test_late_outcome_of_a_robot_counts_for_the_open_step() -> None:
     assert trace.complete
 
 
+def test_outcome_of_a_period_before_the_first_decision_is_not_its_reward() -> None:
+    trace = EpisodeTrace("run", 0, stepwise=True)
+    trace.on_outcome(1.0, Outcome(90.0))
+    trace.on_decision(scene(0), decision(0))
+    trace.on_outcome(1.4, Outcome(1.0))
+    (closed,) = trace.on_scene(scene(1))
+    assert closed.reward == 1.0
+
+
 def test_nothing_counts_after_the_end() -> None:
     trace = EpisodeTrace("run", 0, stepwise=True)
     trace.on_decision(scene(0), decision(0))
