@@ -164,6 +164,35 @@ def kl(target: torch.Tensor, log_probs: torch.Tensor) -> float:
     return float((target * (target.log() - log_probs)).sum(-1).mean())
 
 
+def test_the_target_is_a_moving_average_of_the_critic(bench: Bench, tmp_path: Path) -> None:
+    learner = bench.fed(target_rate=0.25)
+    expected = learner.critic.state()  # they start equal
+    for _ in range(3):
+        learner.update()
+        expected = {n: t + 0.25 * (learner.critic.state()[n] - t) for n, t in expected.items()}
+    target = checkpoint.part(everything(learner, tmp_path / "checkpoint")[0], "target")
+    for name, tensor in expected.items():
+        torch.testing.assert_close(target[name], tensor)
+
+
+def test_values_are_those_of_the_corridor(bench: Bench) -> None:
+    """From single random steps: the value of the goal must travel over all cells by bootstrapping."""
+    learner = bench.fed(actor_every=0)
+    for _ in range(500):
+        learner.update()
+    exact = np.zeros((CELLS, 2))  # Q of the soft policy by value iteration, zero in the last cell
+    for _ in range(100):
+        soft = np.exp((exact - exact.max(1, keepdims=True)) / learner.config.beta)
+        values = (soft / soft.sum(1, keepdims=True) * exact).sum(1)
+        for cell in range(CELLS - 1):
+            for k, action in enumerate(ACTIONS):
+                then, reward, terminated = step_of(cell, action)
+                exact[cell, k] = reward + 0.9 * values[then] * (not terminated)
+    learned = learner.critic.values(learner.model.features([scene(cell) for cell in range(CELLS - 1)]))
+    assert exact[0].max() > 0.5
+    np.testing.assert_allclose(learned.numpy(), exact[:-1], atol=0.12)
+
+
 def test_the_adapter_follows_the_critic(bench: Bench) -> None:
     """With a critic that stands still, pi_LM goes to softmax(Q / beta)."""
     learner = bench.fed(learning_rate=1e-12, actor_every=1, kl_weight=0.0, beta=0.004)
