@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict
 from pathlib import Path
@@ -15,6 +15,8 @@ from llmagent_ros.errors import ConfigError
 HELP = "make the base model that ships, from text logs of the simulated worlds"
 CARD = "README.md"
 _SHARD_STEPS = 5000
+_PROJECTION_SCENES = 4000
+_COMPONENTS = 128
 _HELD_OUT = 1000  # steps of the last shard that are only evaluated on
 
 
@@ -22,7 +24,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser: argparse.ArgumentParser = subparsers.add_parser("pretrain", help=HELP, description=__doc__)
     parser.add_argument("out", type=Path, help="folder for the model; OUT.logs keeps the logs, to go on with")
     parser.add_argument("--robot", default="sim_diffdrive", help="robot contract (default: %(default)s)")
-    parser.add_argument("--tasks", nargs="+", default=["navigate"], help="tasks to log (default: navigate)")
+    parser.add_argument("--tasks", nargs="+", default=["explore"], help="tasks to log (default: explore)")
     parser.add_argument("--log-steps", type=int, default=60_000, help="steps to log of each task (default: 60000)")
     parser.add_argument("--minutes", type=float, default=40.0, help="longest training time (default: %(default)s)")
     parser.add_argument("--steps", type=int, default=8000, help="training steps (default: %(default)s)")
@@ -63,9 +65,24 @@ def run(args: argparse.Namespace) -> int:
         ),
     }
     pretraining.save(model, tokenizer, args.out)
+    add_projection(args.out, [step.scene for step in steps], args.robot)
     (args.out / CARD).write_text(_card(args, facts, asdict(config)), encoding="utf-8")
     print(json.dumps(facts, indent=2))
     return 0
+
+
+def add_projection(folder: Path, scenes: Sequence[str], robot: str) -> None:
+    """Fits the features' projection to the scenes of the logs and saves it beside the model."""
+    import torch
+
+    from llmagent_ros.contract import load_contract
+    from llmagent_ros.policy.features import fit_projection
+    from llmagent_ros.policy.language_model import LanguageModel, LanguageModelConfig
+
+    model = LanguageModel(LanguageModelConfig(model=str(folder)), load_contract(robot).phrases)
+    chosen = scenes[:: max(1, len(scenes) // _PROJECTION_SCENES)]
+    features = torch.cat([model.features(chosen[i : i + 64]) for i in range(0, len(chosen), 64)])
+    fit_projection(features, _COMPONENTS).save(folder)
 
 
 def _log(args: argparse.Namespace) -> list[Path]:
@@ -110,6 +127,8 @@ adapters and critics, not a policy: nothing in its data says which action is goo
 - **Objective**: next token on "scene, action -> next scene" and "scene -> the scene again", mostly through the tokens
   of the prompt's cue alone (`llmagent_ros/policy/pretraining.py`).
 - **Training**: {trained}. Settings: {settings}.
+- **Features**: `projection.safetensors` holds the {_COMPONENTS} strongest components of the cue's hidden states,
+  whitened on the scenes of the logs.
 - **Held-out perplexity** of a token: {facts["held_out_perplexity"]}; when what follows is told through the cue alone:
   {facts["held_out_perplexity_through_cue"]}.
 - **Limits**: it knows the words of scene text and hardly any other; any text has tokens, but it was trained on none.

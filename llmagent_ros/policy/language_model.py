@@ -19,11 +19,11 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache
 from transformers.utils import logging as transformers_logging
 
 from llmagent_ros.errors import ModelError
+from llmagent_ros.policy.features import cue_features, cue_tokens, load_projection
 from llmagent_ros.policy.prompt import PromptFormat
 
 SHIPPED_BASE = Path(__file__).resolve().parent.parent / "models" / "base"
 ADAPTER = "acting"
-_MAX_FEATURES = 1024  # a wide model gives fewer of its cue's tokens
 transformers_logging.disable_progress_bar()
 
 
@@ -65,11 +65,11 @@ class LanguageModel:
         base, self.tokenizer = _load_base(name, self.device, config.dtype)
         self.base_digest = model_digest(base)
         width = int(base.config.hidden_size)
-        cue = len(self.tokenizer(self.form.cue, add_special_tokens=False).input_ids)
-        self._cue_tokens = max(1, min(cue, _MAX_FEATURES // width - 1))
-        self.feature_size = (1 + self._cue_tokens) * width
+        self._cue_tokens = cue_tokens(self.tokenizer, self.form, width)
+        self._projection = load_projection(Path(name), self.device)
+        self.feature_size = (1 + self._cue_tokens) * width if self._projection is None else self._projection.size
         self.feature_digest = hashlib.sha256(
-            f"cue {self._cue_tokens} {self.base_digest} {self.form} {config.max_tokens}".encode()
+            f"{self._projection} {self._cue_tokens} {self.base_digest} {self.form} {config.max_tokens}".encode()
         ).hexdigest()
         targets = config.target_modules
         lora = LoraConfig(
@@ -96,16 +96,15 @@ class LanguageModel:
 
         The hidden states of the cue's last tokens below the last layer: there the shipped base sums a scene up (see
         pretraining.py); the states above it only serve to predict the cue's next word. With them the mean over all
-        tokens, which keeps numbers of a base that was not trained so. Each part is standardised on its own. Lessons
-        are left out, so that a scene has the same features whatever was retrieved.
+        tokens, which keeps numbers of a base that was not trained so. Each part is standardised on its own. A base
+        with a `Projection` gives its whitened principal components instead. Lessons are left out, so that a scene has
+        the same features whatever was retrieved.
         """
         ids, mask = self._tokenize([self.form.prompt(scene) for scene in scenes])
         with self._without_adapter():
-            hidden = self._forward(ids, mask, output_hidden_states=True).hidden_states[-2].float()
-        states = torch.nn.functional.layer_norm(hidden, hidden.shape[-1:])
-        mean = (states * (mask / mask.sum(-1, keepdim=True))[..., None]).sum(1, keepdim=True)
-        mean = torch.nn.functional.layer_norm(mean, mean.shape[-1:])
-        return torch.cat([mean, states[:, -self._cue_tokens :]], dim=1).flatten(1)
+            hidden = self._forward(ids, mask, output_hidden_states=True).hidden_states[-2]
+        features = cue_features(hidden.float(), mask, self._cue_tokens)
+        return self._projection(features) if self._projection is not None else features
 
     def phrase_log_probs(
         self, scenes: Sequence[str], lessons: Sequence[str] = (), *, adapter: bool = True
