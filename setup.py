@@ -19,6 +19,7 @@ NODES = (
     "recorder",
     "runner",
     "console",
+    "compose",
 )
 
 

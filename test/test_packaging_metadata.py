@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 import llmagent_ros
+from llmagent_ros.nodes import start
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "llmagent_ros"
@@ -128,10 +129,12 @@ def test_setup_py_installs_every_package(setup_py: dict[str, Any]) -> None:
 
 def test_every_node_has_an_executable_and_the_other_way_round(setup_py: dict[str, Any]) -> None:
     scripts = dict(re.split(r"\s*=\s*", line) for line in setup_py["entry_points"]["console_scripts"])
-    nodes = {path.stem for path in (PACKAGE / "nodes").glob("*_node.py")}
+    nodes = {path.stem for path in (PACKAGE / "nodes").glob("*_node.py")} | {"compose_node"}
     assert {name: target for name, target in scripts.items() if name != "llmagent"} == {
-        name: f"llmagent_ros.nodes.{name}:main" for name in nodes
+        name: f"llmagent_ros.nodes.start:{name.removesuffix('_node')}" for name in nodes
     }
+    for name in nodes:
+        assert callable(getattr(start, name.removesuffix("_node")))
     assert scripts["llmagent"] == "llmagent_ros.cli.main:main"
 
 

@@ -10,10 +10,11 @@ import sys
 import tempfile
 import threading
 import traceback
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
@@ -32,44 +33,58 @@ _BUILT_IN = ("use_sim_time", "start_type_description_service", "qos_overrides")
 
 
 def main(factory: Callable[[], Node], argv: list[str] | None = None) -> None:
-    """Runs one node as a process until SIGINT, SIGTERM, or its `finished` attribute holds an exit code.
+    """Runs one node as a process; see `run`."""
+    run([factory], argv)
 
-    Exit code: the node's, else 0; 2 with one line on standard error for an LlmAgentError; 1 with its traceback for
-    anything else, since that is a defect.
+
+def run(factories: Sequence[Callable[[], Node]], argv: list[str] | None = None) -> NoReturn:
+    """Runs nodes in this process until SIGINT, SIGTERM, or the `finished` attribute of one holds an exit code.
+
+    Each has a thread and an executor of its own, so that the callbacks of one node stay serial and no node waits for
+    another. They start in the order given and close in reverse.
+
+    Exit code: the highest of the nodes', else 0; 2 with one line on standard error for an LlmAgentError; 1 with its
+    traceback for anything else, since that is a defect.
     """
-    code = _run(factory, argv)
+    code = _run(factories, argv)
     for stream in (sys.stdout, sys.stderr):
         stream.flush()
     # Everything of ours is closed by now, and torch takes seconds to take its operator tables apart.
     os._exit(code)
 
 
-def _run(factory: Callable[[], Node], argv: list[str] | None) -> int:
+def _run(factories: Sequence[Callable[[], Node]], argv: list[str] | None) -> int:
     stop = threading.Event()
     rclpy.init(args=argv, signal_handler_options=SignalHandlerOptions.NO)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
-    node: Node | None = None
+    nodes: list[Node] = []
     code = 0
-    try:
-        node = factory()
-        with instance_lock(node):
-            code = _spin(node, stop)
-    except LlmAgentError as error:
-        print(f"error: {error}", file=sys.stderr, flush=True)
-        code = 2
-    except ExternalShutdownException:
-        pass
-    except Exception:
-        traceback.print_exc()
-        code = 1
-    try:
-        if node is not None:
-            code = max(code, _close(node))
-        rclpy.try_shutdown()
-    except Exception:
-        traceback.print_exc()
-        code = max(code, 1)
+    with ExitStack() as locks:
+        try:
+            for factory in factories:
+                node = factory()
+                locks.enter_context(instance_lock(node))
+                nodes.append(node)
+                if isinstance(node, ManagedNode) and node.starts_itself:
+                    node.autostart()
+            code = _spin_all(nodes, stop)
+        except LlmAgentError as error:
+            print(f"error: {error}", file=sys.stderr, flush=True)
+            code = 2
+        except ExternalShutdownException:
+            pass
+        except Exception:
+            traceback.print_exc()
+            code = 1
+        try:
+            # A node that has not got its name is not closed: it has no business with the robot of the one that has it.
+            for node in reversed(nodes):
+                code = max(code, _close(node))
+            rclpy.try_shutdown()
+        except Exception:
+            traceback.print_exc()
+            code = max(code, 1)
     return code
 
 
@@ -98,6 +113,23 @@ def instance_lock(node: Node) -> Iterator[None]:
         file.write(str(os.getpid()))
         file.flush()
         yield
+
+
+def _spin_all(nodes: Sequence[Node], stop: threading.Event) -> int:
+    """Spins until `stop` is set or one of the nodes has finished; the highest exit code."""
+    if len(nodes) == 1:
+        return _spin(nodes[0], stop)
+
+    def spin(node: Node) -> int:
+        try:
+            return _spin(node, stop)
+        finally:
+            stop.set()
+
+    with ThreadPoolExecutor(len(nodes), thread_name_prefix="spin") as pool:
+        running = [pool.submit(spin, node) for node in nodes]
+        stop.wait()
+    return max(done.result() for done in running)
 
 
 def _spin(node: Node, stop: threading.Event) -> int:
@@ -218,12 +250,15 @@ class Diagnostics:
 class ManagedNode(LifecycleNode):
     """A lifecycle node that can bring itself up (`autostart`) and turns LlmAgentErrors into failed transitions.
 
-    Subclasses implement `configure`, `activate`, `deactivate` and `cleanup`.
+    Subclasses implement `configure`, `activate`, `deactivate` and `cleanup`, and set `starts_itself`.
     """
 
     def __init__(self, name: str) -> None:
         super().__init__(name, automatically_declare_parameters_from_overrides=True)
         self.finished: int | None = None
+        self.starts_itself = False  # whether `run` configures and activates it, once it has its name
+        self._error: LlmAgentError | None = None
+        self._starting = False
 
     def autostart(self) -> None:
         """Configures and activates.
@@ -231,10 +266,11 @@ class ManagedNode(LifecycleNode):
         Raises:
             LlmAgentError: what made it fail.
         """
+        self._starting = True
         for trigger in (self.trigger_configure, self.trigger_activate):
-            self._error: LlmAgentError | None = None
             if trigger() != TransitionCallbackReturn.SUCCESS:
                 raise self._error or LlmAgentError(f"node {self.get_name()}: did not start")
+        self._starting = False
 
     def configure(self) -> None: ...
 
@@ -273,6 +309,7 @@ class ManagedNode(LifecycleNode):
             step()
         except LlmAgentError as error:
             self._error = error
-            self.get_logger().error(str(error))
+            if not self._starting:  # else it is raised, and said once
+                self.get_logger().error(str(error))
             return TransitionCallbackReturn.FAILURE
         return TransitionCallbackReturn.SUCCESS

@@ -74,8 +74,7 @@ class KnowledgeNode(common.ManagedNode):
         self._slots = threading.BoundedSemaphore(self._config.workers + self._config.queue)
         self._diagnostics = common.Diagnostics(self)
         self.create_timer(REPORT_PERIOD, self._report, clock=Clock(clock_type=ClockType.STEADY_TIME))
-        if self._config.autostart:
-            self.autostart()
+        self.starts_itself = self._config.autostart
 
     def _offer_services(self) -> None:
         """Only once they can be answered, so that a client that finds them gets its answer at once."""

@@ -50,7 +50,7 @@ class LearnerNodeConfig:
         publish_every: critic updates between two bundles. keep: bundles that stay on disk.
         checkpoint_period: s of wall time between two checkpoints.
         skill_every: episodes between two updates of the task's skill in the knowledge node; 0: never.
-        niceness: added to the process's, so that the policy's control ticks come first.
+        niceness: added to the learning thread's, so that the policy's control ticks come first.
         threads: of torch on the CPU. autostart: configure and activate at once.
     """
 
@@ -99,8 +99,7 @@ class LearnerNode(common.ManagedNode):
         self.create_subscription(Transition, "transition", self._on_transition, qos.TRANSITION)
         self._store = self.create_client(StoreSkill, "store_skill")
         self.create_timer(REPORT_PERIOD, self._report, clock=Clock(clock_type=ClockType.STEADY_TIME))
-        if self._config.autostart:
-            self.autostart()
+        self.starts_itself = self._config.autostart
 
     def _reset_counts(self) -> None:
         self._stored = 0
@@ -116,7 +115,6 @@ class LearnerNode(common.ManagedNode):
     def configure(self) -> None:
         c = self._config
         torch.set_num_threads(c.threads)
-        os.nice(c.niceness)
         self._replay = Replay(self._out / "replay.sqlite", self._contract.phrases)
         language = LanguageModelConfig(model=c.model, device=c.device, dtype=c.dtype, rank=c.rank)
         model = LanguageModel(language, self._contract.phrases)
@@ -175,6 +173,7 @@ class LearnerNode(common.ManagedNode):
 
     def _learn_forever(self) -> None:
         assert self._learner is not None
+        os.nice(self._config.niceness)  # on Linux of this thread alone: not of nodes composed with it
         saved_at = time.monotonic()
         while self._active:
             try:

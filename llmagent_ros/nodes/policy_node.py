@@ -120,8 +120,7 @@ class PolicyNode(common.ManagedNode):
         self._thread: threading.Thread | None = None
         self._loader = ThreadPoolExecutor(1, thread_name_prefix="bundle")
         self._make_topics()
-        if self._config.autostart:
-            self.autostart()
+        self.starts_itself = self._config.autostart
 
     def _make_topics(self) -> None:
         self._task_publisher = self.create_publisher(Task, "task", qos.LATEST)

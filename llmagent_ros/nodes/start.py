@@ -12,47 +12,51 @@ def _quit(number: int, _: object) -> NoReturn:
     os._exit(128 + number)
 
 
-def _start(name: str) -> None:
+def _start(module: str) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _quit)
-    importlib.import_module(f"llmagent_ros.nodes.{name}_node").main()
+    importlib.import_module(f"llmagent_ros.nodes.{module}").main()
 
 
 def sim() -> None:
-    _start("sim")
+    _start("sim_node")
 
 
 def perception() -> None:
-    _start("perception")
+    _start("perception_node")
 
 
 def policy() -> None:
-    _start("policy")
+    _start("policy_node")
 
 
 def learner() -> None:
-    _start("learner")
+    _start("learner_node")
 
 
 def knowledge() -> None:
-    _start("knowledge")
+    _start("knowledge_node")
 
 
 def guard() -> None:
-    _start("guard")
+    _start("guard_node")
 
 
 def teleop() -> None:
-    _start("teleop")
+    _start("teleop_node")
 
 
 def recorder() -> None:
-    _start("recorder")
+    _start("recorder_node")
 
 
 def runner() -> None:
-    _start("runner")
+    _start("runner_node")
 
 
 def console() -> None:
-    _start("console")
+    _start("console_node")
+
+
+def compose() -> None:
+    _start("compose")
