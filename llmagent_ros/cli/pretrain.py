@@ -16,7 +16,7 @@ HELP = "make the base model that ships, from text logs of the simulated worlds"
 CARD = "README.md"
 _SHARD_STEPS = 5000
 _PROJECTION_SCENES = 4000
-_COMPONENTS = 128
+_COMPONENTS = 64
 _HELD_OUT = 1000  # steps of the last shard that are only evaluated on
 
 
