@@ -161,6 +161,16 @@ class RobotContract:
             raise ValueError("objects: need sensors.camera")
         return self
 
+    def nearest_phrase(self, velocity: Velocity) -> str:
+        """The action phrase whose command is nearest to a velocity, each axis measured by its limit."""
+
+        def distance(phrase: str) -> float:
+            action = self.actions[phrase]
+            linear = (action.linear - velocity.linear) / self.limits.linear
+            return math.hypot(linear, (action.angular - velocity.angular) / self.limits.angular)
+
+        return min(self.actions, key=distance)
+
     @property
     def phrases(self) -> tuple[str, ...]:
         """The closed vocabulary, in file order."""

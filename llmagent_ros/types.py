@@ -121,7 +121,7 @@ class Decision:
         action: the chosen phrase. log_probability: of it under the acting distribution.
         candidates: every phrase, in the order of the next two. probabilities: shape (phrases,), sums to 1.
         values: critic's action values, shape (phrases,), zeros without a critic.
-        adapter: name of the adapter version that acted.
+        adapter: name of the adapter version that acted. source: who chose.
     """
 
     action: str
@@ -130,6 +130,7 @@ class Decision:
     probabilities: FloatArray
     values: FloatArray
     adapter: str
+    source: Source = Source.POLICY
 
 
 @dataclass(frozen=True)

@@ -1,1 +1,1 @@
-"""TODO"""
+"""The llmagent command: one module for each subcommand."""

@@ -16,7 +16,7 @@ HELP = "make the base model that ships, from text logs of the simulated worlds"
 CARD = "README.md"
 _SHARD_STEPS = 5000
 _PROJECTION_SCENES = 4000
-_COMPONENTS = 64
+_COMPONENTS = 256
 _HELD_OUT = 1000  # steps of the last shard that are only evaluated on
 
 
@@ -127,8 +127,8 @@ adapters and critics, not a policy: nothing in its data says which action is goo
 - **Objective**: next token on "scene, action -> next scene" and "scene -> the scene again", mostly through the tokens
   of the prompt's cue alone (`llmagent_ros/policy/pretraining.py`).
 - **Training**: {trained}. Settings: {settings}.
-- **Features**: `projection.safetensors` holds the {_COMPONENTS} strongest components of the cue's hidden states,
-  whitened on the scenes of the logs.
+- **Features**: `projection.safetensors` holds the {_COMPONENTS} strongest principal components of the prompt's
+  hidden states over the scenes of the logs.
 - **Held-out perplexity** of a token: {facts["held_out_perplexity"]}; when what follows is told through the cue alone:
   {facts["held_out_perplexity_through_cue"]}.
 - **Limits**: it knows the words of scene text and hardly any other; any text has tokens, but it was trained on none.

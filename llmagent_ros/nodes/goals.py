@@ -11,6 +11,7 @@ from rclpy.node import Node
 from rclpy.task import Future
 
 from llmagent_interfaces.action import ExecuteTask
+from llmagent_ros.perception.text import clean_instruction
 
 
 class GoalServer:
@@ -63,7 +64,8 @@ class GoalServer:
             goal.publish_feedback(message)
 
     def _on_goal(self, request: ExecuteTask.Goal) -> GoalResponse:
-        return GoalResponse.ACCEPT if self._accept() and request.instruction.strip() else GoalResponse.REJECT
+        wanted = self._accept() and bool(clean_instruction(request.instruction))
+        return GoalResponse.ACCEPT if wanted else GoalResponse.REJECT
 
     def _on_cancel(self, goal: Any) -> CancelResponse:
         with self._lock:

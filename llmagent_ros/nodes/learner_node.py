@@ -35,6 +35,7 @@ from llmagent_ros.types import Transition as TransitionValue
 
 REPORT_PERIOD = 0.5  # s of wall time
 CHUNK = 8  # updates between two looks at what has arrived
+SKILL_ID = "skill_id"  # file in OUT: a learner that is started again updates the skill of the run
 INBOX = 20_000  # transitions that may wait to be stored
 
 
@@ -107,7 +108,8 @@ class LearnerNode(common.ManagedNode):
         self._successes_seen = 0
         self._tasks: Counter[str] = Counter()
         self._exported_at = 0
-        self._skill_id = ""
+        known = self._out / SKILL_ID
+        self._skill_id = known.read_text(encoding="utf-8").strip() if known.is_file() else ""
         self._skill_at = 0
 
     # --- lifecycle -------------------------------------------------------------------------------------
@@ -275,6 +277,7 @@ class LearnerNode(common.ManagedNode):
     def _on_skill_stored(self, response: StoreSkill.Response) -> None:
         if response.ok:
             self._skill_id = response.id
+            (self._out / SKILL_ID).write_text(response.id, encoding="utf-8")
         else:
             self.get_logger().warning(f"skill not stored: {response.message}")
 

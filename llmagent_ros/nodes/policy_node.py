@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 import uuid
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass as plain_dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -36,9 +38,11 @@ from llmagent_ros.policy.text_policy import TextPolicy, Values
 from llmagent_ros.policy.trace import EpisodeTrace
 from llmagent_ros.types import Decision as DecisionValue
 from llmagent_ros.types import Outcome as OutcomeValue
-from llmagent_ros.types import Velocity
+from llmagent_ros.types import Source, Velocity
 
+TELEOP_TIMEOUT = 0.5  # s of wall time after which a person's command no longer counts; as in the guard
 WATCH_PERIOD = 0.1  # s of wall time
+REPORT_PERIOD = 1.0  # s of wall time between two diagnostics
 LAST_SCENE_TIMEOUT = 1.0  # s of wall time that the end of an episode waits for its last scene
 
 
@@ -48,7 +52,7 @@ class PolicyNodeConfig:
 
     Attributes:
         robot: contract in config/robots, or a path. seed: of the choices. out: folder of the run.
-        language: the model and its adapter; see LanguageModelConfig.
+        model, device, dtype, rank: of the language model and its adapter; see LanguageModelConfig.
         bundle: folder of a bundle to start from; empty: the newest in OUT/bundles, if there is one.
         greedy: always the most probable phrase.
         lessons: how many retrieved lessons go into the prompt. skills: how many skills are asked for.
@@ -82,8 +86,8 @@ class _Work:
     instruction: str
     episode: int
     trace: EpisodeTrace
-    started: float  # ROS time, s
     time_limit: float
+    started: float | None = None  # stamp of its first scene, s
     lessons: tuple[str, ...] = ()
     ended_at: float | None = None  # wall time of its last outcome
 
@@ -112,10 +116,12 @@ class PolicyNode(common.ManagedNode):
         self._run = f"{Path(self._config.out).name}-{uuid.uuid4().hex[:8]}"
         self._policy: TextPolicy | None = None
         self._active = False
+        self._teleop = (-math.inf, Velocity())  # wall time and value of a person's last command
         self._work: _Work | None = None
         self._episodes = 0
         self._changed = threading.Condition()  # guards _work, _scene, _incoming, _active
         self._scene: Scene | None = None
+        self._commanded = 0.0  # stamp of the last command, s
         self._incoming: _Swap | None = None
         self._thread: threading.Thread | None = None
         self._loader = ThreadPoolExecutor(1, thread_name_prefix="bundle")
@@ -131,11 +137,14 @@ class PolicyNode(common.ManagedNode):
         self.create_subscription(Scene, "scene", self._on_scene, qos.COMMAND)
         self.create_subscription(Outcome, "outcome", self._on_outcome, qos.COMMAND)
         self.create_subscription(Adapter, "adapter", self._on_adapter, qos.LATEST)
+        self.create_subscription(TwistStamped, "cmd_vel_teleop", self._on_teleop, qos.COMMAND)
         self.create_subscription(String, "set_task", self._on_set_task_topic, qos.COMMAND)
         self.create_service(SetTask, "set_task", self._on_set_task)
         self._goals = GoalServer(self, accept=lambda: self._active, start=self._begin, cancel=self._cancel)
         self._retrieval = Retrieval(self, self._config.skills, self._contract.robot, self._config.retrieve_timeout)
-        self.create_timer(WATCH_PERIOD, self._watch, clock=Clock(clock_type=ClockType.STEADY_TIME))
+        steady = Clock(clock_type=ClockType.STEADY_TIME)
+        self.create_timer(WATCH_PERIOD, self._watch, clock=steady)
+        self.create_timer(REPORT_PERIOD, self._report, clock=steady)
 
     # --- lifecycle ----------------------------------------------------------------------------------
 
@@ -195,7 +204,7 @@ class PolicyNode(common.ManagedNode):
         """Takes up an instruction, which pre-empts the one before; returns its id."""
         self._finish("preempted", success=False)
         trace = EpisodeTrace(self._run, self._episodes, stepwise=self._config.stepwise)
-        work = _Work(uuid.uuid4().hex, clean_instruction(instruction), self._episodes, trace, self._now(), time_limit)
+        work = _Work(uuid.uuid4().hex, clean_instruction(instruction), self._episodes, trace, time_limit)
         self._episodes += 1
         with self._changed:
             self._work = work
@@ -206,7 +215,7 @@ class PolicyNode(common.ManagedNode):
         """The skills are here (or not in time): perception may build scenes for the task."""
         if self._work is not work:
             return
-        work.lessons, work.started = lessons[: self._config.lessons], self._now()
+        work.lessons = lessons[: self._config.lessons]
         self._publish_task(work.id, work.instruction, work.episode)
 
     def _cancel(self) -> None:
@@ -242,6 +251,8 @@ class PolicyNode(common.ManagedNode):
 
     def _out_of_time(self, work: _Work, message: Scene) -> bool:
         stamp = to_seconds(message.header.stamp)
+        if work.started is None:
+            work.started = stamp
         if work.time_limit <= 0 or stamp - work.started < work.time_limit or work.trace.steps == 0:
             return False
         work.trace.on_outcome(stamp, OutcomeValue(0.0, truncated=True, reason="timeout"))
@@ -263,6 +274,11 @@ class PolicyNode(common.ManagedNode):
         if ended is not None and work.trace.complete and self._work is work:
             self._finish(ended.reason or "ended", success=ended.success)
 
+    def _report(self) -> None:
+        policy, work = self._policy, self._work
+        values = {"adapter": policy.adapter if policy else "", "task": work.instruction if work else ""}
+        self._diagnostics.publish("active" if self._active else "inactive", values)
+
     def _watch(self) -> None:
         """Bounds the wait for the last scene of an episode."""
         work = self._work
@@ -270,6 +286,19 @@ class PolicyNode(common.ManagedNode):
             return
         if time.monotonic() - work.ended_at > LAST_SCENE_TIMEOUT:
             self._finish(work.trace.ended.reason or "ended", success=work.trace.ended.success)
+
+    def _on_teleop(self, message: TwistStamped) -> None:
+        self._teleop = (time.monotonic(), sensors.velocity_from_message(message))
+
+    def _as_driven(self, decision: DecisionValue) -> DecisionValue:
+        """The decision, or what a person does instead: the guard lets that pass, so that is what is learned from."""
+        since, velocity = self._teleop
+        if time.monotonic() - since > TELEOP_TIMEOUT:
+            return decision
+        phrase = self._contract.nearest_phrase(velocity)
+        probability = float(decision.probabilities[decision.candidates.index(phrase)])
+        log_probability = math.log(max(probability, 1e-9))
+        return replace(decision, action=phrase, log_probability=log_probability, source=Source.HUMAN)
 
     # --- adapters -----------------------------------------------------------------------------------------
 
@@ -297,7 +326,14 @@ class PolicyNode(common.ManagedNode):
             raise ModelError(f"{path}: made for another base model or prompt")
         if tuple(bundle.meta.get("phrases", ())) != model.phrases:
             raise ModelError(f"{path}: made for other action phrases")
-        critic = build_critic(bundle.critic).to(model.device) if bundle.critic else None
+        try:
+            if bundle.adapter is not None:
+                model.check_adapter_state(bundle.adapter)
+            critic = build_critic(bundle.critic).to(model.device) if bundle.critic else None
+        except ModelError as error:
+            raise ModelError(f"{path}: {error}") from error
+        if critic is not None and (critic.features, critic.actions) != (model.feature_size, len(model.phrases)):
+            raise ModelError(f"{path}: its critic is for {critic.features} features and {critic.actions} phrases")
         values = critic.values if critic is not None else None
         return _Swap(bundle.adapter, values, float(bundle.meta.get("beta", 1.0)), path.name)
 
@@ -330,6 +366,7 @@ class PolicyNode(common.ManagedNode):
         rng = np.random.default_rng([self._config.seed, work.episode, work.trace.steps])
         decision = self._policy.decide(message.text, rng, lessons=work.lessons, greedy=self._config.greedy)
         compute_ms = (time.perf_counter() - begin) * 1e3
+        decision = self._as_driven(decision)
         with self._changed:  # ended or pre-empted while the model was thinking: nothing must go out
             if self._work is not work or work.trace.ended is not None or not self._active:
                 return
@@ -338,6 +375,7 @@ class PolicyNode(common.ManagedNode):
             command = sensors.velocity_to_message(self._contract.command(decision.action), 0.0, message.header.frame_id)
             command.header.stamp = message.header.stamp
             self._command_publisher.publish(command)
+            self._commanded = to_seconds(message.header.stamp)
         self._publish_transitions(closed)
         self._publish_decision(message, work, decision, step, compute_ms)
         self._finish_if_complete(work)
@@ -358,8 +396,12 @@ class PolicyNode(common.ManagedNode):
             self._transition_publisher.publish(decisions.transition_to_message(transition))
 
     def _stop_robot(self) -> None:
+        # The node's clock may be a step behind the scene that was decided on last, since /clock comes on a topic of its
+        # own; a zero older than the command before would be taken for a jump of the clock.
+        now = self._now()
+        stamp = self._commanded if 0 < self._commanded - now <= 2 * self._contract.control_period else now
         self._command_publisher.publish(
-            sensors.velocity_to_message(Velocity(), self._now(), self._contract.frames.base)
+            sensors.velocity_to_message(Velocity(), stamp, self._contract.frames.base)
         )
 
     def _now(self) -> float:

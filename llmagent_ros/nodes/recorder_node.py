@@ -55,7 +55,7 @@ class RecorderNode(common.Node):
         out = Path(c.out) if c.out else Path("runs") / f"{time.strftime('%Y%m%d-%H%M%S')}-seed{c.seed}"
         self.finished: int | None = None
         self._recorder: RunRecorder | None = RunRecorder(
-            RecorderConfig(out, c.seed, c.model, c.resume, c.report_period, c.summary_period)
+            RecorderConfig(out, c.seed, c.model or "shipped base", c.resume, c.report_period, c.summary_period)
         )
         self._out = out
         self._tracker = EpisodeTracker()

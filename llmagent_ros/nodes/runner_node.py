@@ -18,7 +18,7 @@ from std_msgs.msg import Bool
 
 from llmagent_interfaces.action import ExecuteTask
 from llmagent_interfaces.msg import Task
-from llmagent_interfaces.srv import ResetSimulation
+from llmagent_interfaces.srv import ResetSimulation, RetrieveSkills
 from llmagent_ros.nodes import common, qos
 from llmagent_ros.nodes.wire import reports
 
@@ -91,6 +91,7 @@ class RunnerNode(common.Node):
     def _make_topics(self) -> None:
         self._reset_client = self.create_client(ResetSimulation, "sim/reset")
         self._action = ActionClient(self, ExecuteTask, "execute_task")
+        self._knowledge = self.create_client(RetrieveSkills, "retrieve_skills") if self._config.knowledge else None
         self._finished_publisher = self.create_publisher(Bool, "run_finished", qos.LATEST)
         self._diagnostics = common.Diagnostics(self)
         self.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, qos.COMMAND)
@@ -146,15 +147,9 @@ class RunnerNode(common.Node):
             f"service {self._reset_client.srv_name} (node sim)": self._reset_client.service_is_ready(),
             "action execute_task (node policy)": self._action.server_is_ready(),
             "report of node learner": self._backlog is not None or not self._config.learn,
-            "service retrieve_skills (node knowledge)": self._knowledge_is_ready(),
+            "service retrieve_skills (node knowledge)": self._knowledge is None or self._knowledge.service_is_ready(),
         }
         return [name for name, ready in servers.items() if not ready]
-
-    def _knowledge_is_ready(self) -> bool:
-        if not self._config.knowledge:
-            return True
-        wanted = self.resolve_service_name("retrieve_skills")
-        return any(name == wanted for name, _ in self.get_service_names_and_types())
 
     # --- reset -----------------------------------------------------------------------------------
 

@@ -48,7 +48,7 @@ def say_objects(
         objects: nearest first; None when the camera or the odometry is unknown.
         names: every name that the contract knows.
     """
-    wanted = [name for name in names if name in task]
+    wanted = [name for name in names if name.lower() in task.lower()]
     if objects is None:
         return " ".join(f"{name} {UNKNOWN}." for name in wanted) or f"objects {UNKNOWN}."
     found = {item.name: item for item in objects}

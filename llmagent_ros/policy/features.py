@@ -1,4 +1,4 @@
-"""Features of a prompt from a frozen base model: pooled hidden states and their whitened principal components."""
+"""Features of a prompt from a frozen base model: pooled hidden states and their principal components."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ from llmagent_ros.policy.prompt import PromptFormat
 
 PROJECTION = "projection.safetensors"
 _MAX_FEATURES = 1024  # a wide model gives fewer of its cue's tokens
-_LIMIT = 5.0  # standard deviations; beyond it a component is cut
 
 
 def cue_tokens(tokenizer: Any, form: PromptFormat, width: int) -> int:
@@ -38,10 +37,13 @@ def cue_features(hidden: Tensor, mask: Tensor, tokens: int) -> Tensor:
 
 
 class Projection:
-    """Whitened principal components: most of what hidden states hold is the same for every scene.
+    """Principal components: most of what hidden states hold is the same for every scene, and says nothing.
+
+    The components keep their proportions (whitening would blow up those that are noise) and have a mean variance of 1
+    on the scenes that they were fitted to.
 
     Attributes:
-        mean: (D,). basis: (D, size), scaled so that each component has unit variance on the scenes it was fitted to.
+        mean: (D,). basis: (D, size).
     """
 
     def __init__(self, mean: Tensor, basis: Tensor) -> None:
@@ -55,7 +57,7 @@ class Projection:
 
     def __call__(self, features: Tensor) -> Tensor:
         """(B, D) -> (B, size)."""
-        return ((features - self.mean) @ self.basis).clamp(-_LIMIT, _LIMIT)
+        return (features - self.mean) @ self.basis
 
     def __repr__(self) -> str:
         return f"Projection({self.size}, {self._digest})"
@@ -68,7 +70,7 @@ def fit_projection(features: Tensor, size: int) -> Projection:
     """The `size` strongest components of features, (N, D)."""
     mean = features.mean(0)
     _, scale, components = torch.linalg.svd(features - mean, full_matrices=False)
-    deviation = scale[:size] / len(features) ** 0.5
+    deviation = (scale[:size].square().mean() / len(features)).sqrt()
     return Projection(mean, components[:size].T / deviation)
 
 

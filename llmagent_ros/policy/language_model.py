@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,6 +26,8 @@ from llmagent_ros.policy.prompt import PromptFormat
 SHIPPED_BASE = Path(__file__).resolve().parent.parent / "models" / "base"
 ADAPTER = "acting"
 transformers_logging.disable_progress_bar()
+# PEFT asks every model for it; nothing that a user of ours could change
+warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*", category=FutureWarning)
 
 
 @dataclass(config=ConfigDict(extra="forbid"), frozen=True)
@@ -97,7 +100,7 @@ class LanguageModel:
         The hidden states of the cue's last tokens below the last layer: there the shipped base sums a scene up (see
         pretraining.py); the states above it only serve to predict the cue's next word. With them the mean over all
         tokens, which keeps numbers of a base that was not trained so. Each part is standardised on its own. A base
-        with a `Projection` gives its whitened principal components instead. Lessons are left out, so that a scene has
+        with a `Projection` gives its principal components instead. Lessons are left out, so that a scene has
         the same features whatever was retrieved.
         """
         ids, mask = self._tokenize([self.form.prompt(scene) for scene in scenes])
@@ -156,12 +159,8 @@ class LanguageModel:
         values: dict[str, Any] = self.model.peft_config[ADAPTER].to_dict()
         return {key: sorted(value) if isinstance(value, set) else value for key, value in values.items()}
 
-    def load_adapter_state(self, state: Mapping[str, Tensor]) -> None:
-        """Copies an adapter in, in place: parameters stay the same objects, so optimisers stay valid.
-
-        Raises:
-            ModelError: names or shapes do not fit; nothing was changed.
-        """
+    def check_adapter_state(self, state: Mapping[str, Tensor]) -> None:
+        """Raises ModelError unless an adapter's names and shapes fit and its values are finite."""
         expected = get_peft_model_state_dict(self.model, adapter_name=ADAPTER)
         wrong = sorted(set(expected) ^ set(state)) or sorted(
             name for name, tensor in state.items() if tensor.shape != expected[name].shape
@@ -170,6 +169,14 @@ class LanguageModel:
             raise ModelError(f"adapter does not fit the model: {len(wrong)} tensors differ, first {wrong[0]!r}")
         if not all(bool(tensor.isfinite().all()) for tensor in state.values()):
             raise ModelError("adapter holds values that are not finite")
+
+    def load_adapter_state(self, state: Mapping[str, Tensor]) -> None:
+        """Copies an adapter in, in place: parameters stay the same objects, so optimisers stay valid.
+
+        Raises:
+            ModelError: as `check_adapter_state`; nothing was changed.
+        """
+        self.check_adapter_state(state)
         set_peft_model_state_dict(self.model, dict(state), adapter_name=ADAPTER)
 
     # --- inside ---------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ import math
 from collections import deque
 from dataclasses import dataclass
 
-from llmagent_ros.types import Decision, Outcome, Scene, Source, Transition
+from llmagent_ros.types import Decision, Outcome, Scene, Transition
 
 _MATCH = 1e-6  # s within which two stamps are the same moment
 _MOST_OPEN = 64  # steps that wait for their outcomes; more means that nobody reports any
@@ -126,7 +126,7 @@ class EpisodeTrace:
             next_scene=following.text,
             terminated=last.terminated,
             truncated=last.truncated and not last.terminated,
-            source=Source.POLICY,
+            source=step.decision.source,
             log_probability=step.decision.log_probability,
             stamp=step.scene.stamp,
             extra={"adapter": step.decision.adapter},

@@ -65,7 +65,7 @@ class RunMetrics:
 
     @property
     def guard_interventions(self) -> dict[str, int]:
-        """How often the guard changed or stopped a command, by reason."""
+        """How often the guard stopped, limited, dropped or overrode a command, by reason."""
         return dict(sorted(self._guard_total.items()))
 
     @property
@@ -112,7 +112,7 @@ class RunMetrics:
         self.on_adapter(decision.adapter)
 
     def on_latency(self, ms: float) -> None:
-        """Take the time from a scene's arrival to the command that answers it, ms."""
+        """Take the time from a scene's publication to that of the command that answers it, ms."""
         self.latency.add(ms)
 
     def on_tick(self, fresh: bool) -> None:

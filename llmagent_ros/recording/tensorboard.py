@@ -30,7 +30,7 @@ TAGS: dict[str, str] = {
     "policy/chosen_probability": "probability of the last decision's phrase under the acting policy",
     "policy/chosen_value": "critic's action value of the last decision's phrase, in units of return",
     "policy/compute_p99_ms": "99th percentile so far of the time from scene to choice inside the policy, ms",
-    "control/scene_to_command_p50_ms": "median so far of the time from a scene's arrival to its command, ms",
+    "control/scene_to_command_p50_ms": "median so far, from the publication of a scene to that of its command, ms",
     "control/scene_to_command_p99_ms": "99th percentile so far of the same, ms",
     "control/missed_tick_share": "share so far of control ticks without a fresh decision",
     "control/env_steps_per_s": "control periods per second of wall time since the last report",
@@ -38,7 +38,7 @@ TAGS: dict[str, str] = {
     "learner/updates_per_s": "gradient steps per second of wall time since the last report",
     "learner/adapter_versions": "distinct adapter versions deployed so far",
     "learner/stats/*": "whatever the learner reports under that name, e.g. critic_loss; docs of the learner define it",
-    "guard/interventions": "commands changed or stopped by the guard so far",
+    "guard/interventions": "times the guard stopped, limited, dropped or overrode a command so far",
 }
 """Every tag and its meaning. The step of all of them is env_steps, so that runs compare by experience."""
 

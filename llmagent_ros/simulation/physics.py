@@ -8,13 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pybullet
-from pybullet_utils.bullet_client import BulletClient
 
 from llmagent_ros import config
 from llmagent_ros.contract import RobotContract
+from llmagent_ros.simulation.quiet import quiet
 from llmagent_ros.simulation.world import Body, World, WorldConfig
 from llmagent_ros.types import CameraImage, LaserScan, Odometry, Velocity
+
+with quiet():  # it prints when it was built
+    import pybullet
+    from pybullet_utils.bullet_client import BulletClient
 
 PHYSICS_RATE = 240.0  # Hz, Bullet's recommended step for wheeled contact
 WHEEL_RADIUS, WHEEL_SEPARATION = 0.05, 0.26  # m, as in sim/urdf/diffdrive.urdf
@@ -60,7 +63,8 @@ class Physics:
     def __init__(self, contract: RobotContract, sensors: SensorConfig | None = None, *, gui: bool = False) -> None:
         self._contract = contract
         self._sensors = sensors or SensorConfig()
-        self._bullet: Any = BulletClient(connection_mode=pybullet.GUI if gui else pybullet.DIRECT)
+        with quiet():
+            self._bullet: Any = BulletClient(connection_mode=pybullet.GUI if gui else pybullet.DIRECT)
         self._urdf = _urdf_path()
         self._robot = -1
         self._wheels = (0, 1)

@@ -72,7 +72,7 @@ class Simulator:
         """Judges by this instruction from now on; False when this world holds nothing that it names."""
         self.instruction = instruction
         assert self.world is not None, "reset first"
-        self._target = next((b.name for b in self.world.objects if b.name in instruction), "")
+        self._target = next((b.name for b in self.world.objects if b.name.lower() in instruction.lower()), "")
         self._gap = self._physics.gap(self._target)
         return bool(self._target)
 

@@ -106,7 +106,8 @@ def build_critic(state: Mapping[str, Tensor]) -> Critic:
     Raises:
         ModelError: these are not a critic's tensors.
     """
-    weights = sorted((n for n in state if n.endswith(".weight") and state[n].shape[1] > 1), key=_layer_number)
+    linear = (n for n, t in state.items() if n.endswith(".weight") and t.ndim == 3 and t.shape[0] > 1 < t.shape[1])
+    weights = sorted(linear, key=_layer_number)
     if len(weights) < 2:
         raise ModelError("these tensors are not a critic's: no ensemble of linear layers in them")
     heads, features, width = state[weights[0]].shape

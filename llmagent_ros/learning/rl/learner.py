@@ -184,6 +184,8 @@ class Learner:
             self.critic.load_state(self._good[0])
             self._target.load_state(self._good[0])
             self.model.load_adapter_state(self._good[1])
+            for each in (self._critic_optimiser, self._actor_optimiser):
+                each.state.clear()  # moments that the bad steps went into
             raise DivergenceError(f"{who} loss {size:.4g}, gradient norm {norm:.4g} after {self.updates} updates")
         optimiser.step()
 

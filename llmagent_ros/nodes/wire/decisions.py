@@ -45,7 +45,6 @@ def decision_to_message(
     run: str,
     step: int,
     prompt_prefix: str = "",
-    source: Source = Source.POLICY,
     compute_ms: float = 0.0,
 ) -> DecisionMessage:
     """A decision with the stamp, the task and the text of the scene that it answers."""
@@ -62,7 +61,7 @@ def decision_to_message(
         values=_floats(decision.values),
         action=decision.action,
         log_probability=float(decision.log_probability),
-        source=source.value,
+        source=decision.source.value,
         adapter=decision.adapter,
         compute_ms=float(compute_ms),
     )

@@ -1,0 +1,64 @@
+"""What the critic sees: pooled hidden states and their projection."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from models_support import save_tiny_model
+
+from llmagent_ros.errors import ModelError
+from llmagent_ros.policy.features import PROJECTION, cue_features, fit_projection, load_projection
+from llmagent_ros.policy.language_model import LanguageModel, LanguageModelConfig
+
+PHRASES = ("forward", "turn left")
+SCENES = [f"clear ahead {n / 10:.1f}. did nothing." for n in range(1, 40)]
+
+
+def test_padding_and_its_states_change_nothing() -> None:
+    torch.manual_seed(0)
+    hidden = torch.randn(1, 5, 8)
+    mask = torch.ones(1, 5, dtype=torch.long)
+    padded = torch.cat([torch.full((1, 3, 8), 100.0), hidden], dim=1)
+    padded_mask = torch.cat([torch.zeros(1, 3, dtype=torch.long), mask], dim=1)
+    plain = cue_features(hidden, mask, 2)
+    assert plain.shape == (1, 3 * 8)
+    assert torch.allclose(cue_features(padded, padded_mask, 2), plain, atol=1e-6)
+
+
+def test_features_hold_the_mean_and_the_last_tokens_in_order() -> None:
+    hidden = torch.tensor([[[1.0, -1.0], [-1.0, 1.0], [1.0, -1.0]]])  # standardised already
+    features = cue_features(hidden, torch.ones(1, 3, dtype=torch.long), 2)
+    assert features[0, 2:].tolist() == pytest.approx([-1.0, 1.0, 1.0, -1.0], abs=1e-4)
+    assert features[0, :2].tolist() == pytest.approx([1.0, -1.0], abs=1e-3)  # the mean, standardised
+
+
+def test_a_projection_centres_and_keeps_proportions() -> None:
+    torch.manual_seed(0)
+    spread = torch.tensor([4.0, 2.0, 0.1])
+    data = torch.randn(2000, 3) * spread + torch.tensor([10.0, -3.0, 7.0])
+    projected = fit_projection(data, 2)(data)
+    assert projected.mean(0).abs().max() < 1e-4
+    deviation = projected.std(0)
+    assert float(deviation[0] / deviation[1]) == pytest.approx(2.0, rel=0.1)
+    assert float(projected.var(0).mean()) == pytest.approx(1.0, rel=0.01)
+
+
+def test_a_model_uses_the_projection_that_lies_beside_it(tmp_path: Path) -> None:
+    folder = save_tiny_model(tmp_path / "base")
+    config = LanguageModelConfig(model=str(folder), rank=2)
+    plain = LanguageModel(config, PHRASES)
+    projection = fit_projection(plain.features(SCENES), 5)
+    projection.save(folder)
+    projected = LanguageModel(config, PHRASES)
+    assert projected.feature_size == 5
+    assert projected.feature_digest != plain.feature_digest
+    assert torch.allclose(projected.features(SCENES), projection(plain.features(SCENES)), atol=1e-5)
+
+
+def test_a_damaged_projection_is_refused(tmp_path: Path) -> None:
+    (tmp_path / PROJECTION).write_bytes(b"not safetensors")
+    with pytest.raises(ModelError, match=PROJECTION):
+        load_projection(tmp_path, torch.device("cpu"))
+    assert load_projection(tmp_path / "elsewhere", torch.device("cpu")) is None
