@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Annotated, TextIO
 
 from pydantic import ConfigDict, Field
@@ -13,6 +15,7 @@ from rich.live import Live
 
 from llmagent_ros.console.state import ConsoleState
 from llmagent_ros.console.view import render, status_line
+from llmagent_ros.errors import StoreError
 
 
 @dataclass(config=ConfigDict(extra="forbid"), frozen=True)
@@ -93,3 +96,19 @@ class LiveConsole:
     def _print(self, state: ConsoleState) -> None:
         self._console.file.write(status_line(state) + "\n")  # not through rich, which wraps at 80 columns in a pipe
         self._console.file.flush()
+
+
+def save_picture(state: ConsoleState, path: Path, *, width: int = 112, height: int = 30) -> None:
+    """Draws the live view as an SVG file of `width` by `height` characters.
+
+    Raises:
+        StoreError: the file cannot be written.
+    """
+    console = Console(file=io.StringIO(), record=True, width=width, height=height, force_terminal=True,
+                      color_system="truecolor", highlight=False, markup=False, emoji=False)  # fmt: skip
+    console.print(render(state), height=height)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(console.export_svg(title=state.title), encoding="utf-8")
+    except OSError as error:
+        raise StoreError(f"{path}: cannot be written: {error.strerror}") from error

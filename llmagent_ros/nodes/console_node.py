@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
+from pathlib import Path
 from typing import Annotated, Literal, TextIO
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
@@ -14,7 +15,7 @@ from rclpy.clock import Clock
 from rclpy.clock_type import ClockType
 
 from llmagent_interfaces.msg import Adapter, Decision, Outcome, Scene, Task
-from llmagent_ros.console.live import ConsoleConfig, LiveConsole
+from llmagent_ros.console.live import ConsoleConfig, LiveConsole, save_picture
 from llmagent_ros.console.state import ConsoleState, Rate
 from llmagent_ros.errors import ConfigError
 from llmagent_ros.nodes import common, qos
@@ -34,12 +35,14 @@ class ConsoleNodeConfig:
         screen: auto: the live view where there is a terminal, else lines. always: it must be there. never: lines.
         frames_per_second, plain_period: see ConsoleConfig.
         title: its first line.
+        picture: SVG file that the view is drawn into when the node ends; empty: none.
     """
 
     screen: Literal["auto", "always", "never"] = "auto"
     frames_per_second: Annotated[float, Field(gt=0, le=8)] = 8.0
     plain_period: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 10.0
     title: str = "llmagent"
+    picture: str = ""
 
 
 class ConsoleNode(common.Node):
@@ -48,6 +51,7 @@ class ConsoleNode(common.Node):
     def __init__(self) -> None:
         super().__init__("console", automatically_declare_parameters_from_overrides=True)
         c = common.parameters(self, ConsoleNodeConfig)
+        self._picture = Path(c.picture).expanduser() if c.picture else None
         self._state = ConsoleState(title=c.title)
         self._tracker = EpisodeTracker()
         self._episode: tuple[str, int] | None = None
@@ -83,7 +87,7 @@ class ConsoleNode(common.Node):
         if episode != self._episode and not self._tracker.is_ended(*episode):
             self._episode = episode
             state.begin_episode(message.episode, self._instruction or state.task)
-        state.lessons = tuple(line for line in message.prompt_prefix.splitlines() if line.strip())
+        state.lessons = tuple(part.strip() for part in message.prompt_prefix.split("lesson: ") if part.strip())
         state.env_steps += 1
         try:
             state.decide(decisions.decision_from_message(message), message.scene)
@@ -127,8 +131,11 @@ class ConsoleNode(common.Node):
         self._view.update(state)
 
     def close(self) -> None:
-        """Gives the terminal back and leaves the last state on it as a line."""
+        """Gives the terminal back, leaves the last state on it as a line, and draws the picture."""
         self._view.stop(self._state)
+        picture, self._picture = self._picture, None
+        if picture is not None:
+            save_picture(self._state, picture)
 
 
 def _terminal(screen: str) -> TextIO | None:
