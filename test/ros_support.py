@@ -10,11 +10,13 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
 
+import psutil
 import rclpy
 from rclpy.context import Context
 from rclpy.executors import SingleThreadedExecutor
@@ -75,6 +77,31 @@ class Process:
         self.stop(signal.SIGKILL)
         self.popen.wait(DEADLINE)
 
+    @property
+    def children(self) -> list[psutil.Process]:
+        """The processes below it, grandchildren too."""
+        try:
+            return psutil.Process(self.popen.pid).children(recursive=True)
+        except psutil.NoSuchProcess:
+            return []
+
+    def kill_all(self) -> None:
+        """As with kill -9, and what it has started as well."""
+        children = self.children
+        self.kill()
+        for child in children:
+            with suppress(psutil.NoSuchProcess):
+                child.kill()
+
+
+def _words(prefix: str, parameters: Mapping[str, Any]) -> list[str]:
+    """Parameters as the words after --ros-args."""
+    words = []
+    for key, value in parameters.items():
+        text = str(value).lower() if isinstance(value, bool) else str(value) if value != "" else "''"
+        words += ["-p", f"{prefix}{key.replace('__', '.')}:={text}"]
+    return words
+
 
 class Graph:
     """A node of the test among nodes in processes of their own; a context manager that leaves nothing behind."""
@@ -105,7 +132,7 @@ class Graph:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         for process in self._processes:
-            process.kill()
+            process.kill_all()
             if kind is not None:
                 print(f"--- {process.log.name}\n{process.said}")
         self._executor.remove_node(self.node)
@@ -116,11 +143,21 @@ class Graph:
 
     def start(self, name: str, *, module: str = "", **parameters: Any) -> Process:
         """Starts a node of the package; "." in parameter names is written "__"."""
-        command = [sys.executable, "-m", f"llmagent_ros.nodes.{module or name}_node", "--ros-args"]
-        for key, value in parameters.items():
-            text = str(value).lower() if isinstance(value, bool) else str(value) if value != "" else "''"
-            command += ["-p", f"{key.replace('__', '.')}:={text}"]
-        process = Process(command, self.folder / f"{name}.log", self.environment)
+        return self.run(name, "-m", f"llmagent_ros.nodes.{module or name}_node", "--ros-args", *_words("", parameters))
+
+    def compose(self, **nodes: Mapping[str, Any]) -> Process:
+        """Starts nodes of the package in one process, each with its parameters."""
+        words = [word for name, given in nodes.items() for word in _words(f"{name}:", given)]
+        return self.run("composed", "-m", "llmagent_ros.nodes.compose", *nodes, "--ros-args", *words)
+
+    def launch(self, file: str, **arguments: Any) -> Process:
+        """`llmagent launch` in this domain."""
+        words = [f"{name}:={str(value).lower() if value is True else value}" for name, value in arguments.items()]
+        return self.run("launch", "-m", "llmagent_ros.cli.main", "launch", file, *words)
+
+    def run(self, name: str, *words: object) -> Process:
+        """Starts Python with these arguments; its log is named `name`."""
+        process = Process([sys.executable, *map(str, words)], self.folder / f"{name}.log", self.environment)
         self._processes.append(process)
         return process
 

@@ -1,0 +1,151 @@
+"""What the tests of the whole graph share: tasks and robots made for them, and the part of the runner."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import psutil
+import yaml
+from geometry_msgs.msg import TwistStamped
+from lifecycle_msgs.msg import Transition
+from lifecycle_msgs.srv import ChangeState, GetState
+from rclpy.action import ActionClient
+from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
+from ros_support import ROOT, Graph, Process
+
+from llmagent_interfaces.action import ExecuteTask
+from llmagent_interfaces.msg import Decision, Outcome, Scene, Task
+from llmagent_interfaces.srv import ResetSimulation
+from llmagent_ros.nodes.wire.stamps import key
+
+LONG = 90.0  # s: deadline of what starts processes with a language model in them
+EVERYTHING = QoSProfile(
+    reliability=ReliabilityPolicy.RELIABLE,
+    durability=DurabilityPolicy.VOLATILE,
+    history=HistoryPolicy.KEEP_LAST,
+    depth=10_000,
+)
+
+
+def task_file(folder: Path, *, max_steps: int = 10, **changes: Any) -> Path:
+    """A task like navigate, but short."""
+    path = folder / "short.yaml"
+    content = {"task": "short", "world": "clutter", "instructions": ["go to the {object}"], "max_steps": max_steps}
+    path.write_text(yaml.safe_dump(content | changes))
+    return path
+
+
+def slow_robot(folder: Path) -> Path:
+    """The contract of a robot that hardly moves, so that an episode lasts whatever the policy does."""
+    contract = yaml.safe_load((ROOT / "config" / "robots" / "sim_diffdrive.yaml").read_text())
+    for action in contract["actions"].values():
+        action["linear"] *= 0.01
+    path = folder / "slow.yaml"
+    path.write_text(yaml.safe_dump(contract, sort_keys=False))
+    return path
+
+
+class Goal:
+    """One goal of ExecuteTask and what became of it."""
+
+    def __init__(self, agent: Agent, instruction: str, time_limit: float) -> None:
+        self._graph = agent.graph
+        self.feedback: list[ExecuteTask.Feedback] = []
+        request = ExecuteTask.Goal(instruction=instruction)
+        request.time_limit = time_limit
+        future = agent.action.send_goal_async(request, feedback_callback=lambda m: self.feedback.append(m.feedback))
+        self.handle = self._graph.until(lambda: future.result() if future.done() else None, "the goal is not answered")
+        self.accepted = bool(self.handle.accepted)
+        self._result = self.handle.get_result_async() if self.accepted else None
+
+    @property
+    def done(self) -> bool:
+        return self._result is not None and self._result.done()
+
+    def result(self, seconds: float = LONG) -> tuple[int, ExecuteTask.Result]:
+        """(status, result), as soon as it is there."""
+        assert self._result is not None, "the goal was refused"
+        self._graph.until(self._result.done, "the goal has no result", seconds)
+        answer = self._result.result()
+        return answer.status, answer.result
+
+    def wait_for_steps(self, count: int) -> None:
+        self._graph.until(lambda: len(self.feedback) >= count, f"no feedback on {count} steps", LONG)
+
+    def cancel(self) -> None:
+        future = self.handle.cancel_goal_async()
+        self._graph.until(future.done, "the cancel is not answered")
+
+
+class Agent:
+    """Plays the runner among sim, guard, perception and policy, and sees what they say."""
+
+    def __init__(self, graph: Graph) -> None:
+        self.graph = graph
+        self.scenes: list[Scene] = graph.collect(Scene, "/scene", EVERYTHING)
+        self.decisions: list[Decision] = graph.collect(Decision, "/decision", EVERYTHING)
+        self.outcomes: list[Outcome] = graph.collect(Outcome, "/outcome", EVERYTHING)
+        self.wanted: list[TwistStamped] = graph.collect(TwistStamped, "/cmd_vel_policy", EVERYTHING)
+        self.commands: list[TwistStamped] = graph.collect(TwistStamped, "/cmd_vel", EVERYTHING)
+        self.tasks: list[Task] = graph.collect(Task, "/task", EVERYTHING)
+        self.action = ActionClient(graph.node, ExecuteTask, "execute_task")
+        graph.until(self.action.server_is_ready, "no action execute_task", LONG)
+        graph.until(lambda: graph.node.count_subscribers("/scene") >= 2, "nobody reads scenes")
+
+    def reset(self, seed: int | None = None, task: str = "") -> str:
+        """Draws a world; its instruction."""
+        request = ResetSimulation.Request(use_seed=seed is not None, seed=seed or 0, task=task)
+        answer = self.graph.call(ResetSimulation, "sim/reset", request)
+        assert answer.ok, answer.message
+        return str(answer.instruction)
+
+    def send(self, instruction: str, time_limit: float = 0.0) -> Goal:
+        return Goal(self, instruction, time_limit)
+
+    def state(self) -> str:
+        return str(self.graph.call(GetState, "policy/get_state", GetState.Request()).current_state.label)
+
+    def change(self, transition: int) -> bool:
+        """A lifecycle transition of the policy; whether it succeeded."""
+        request = ChangeState.Request(transition=Transition(id=transition))
+        return bool(self.graph.call(ChangeState, "policy/change_state", request, again=10 * LONG).success)
+
+    def bring_up(self) -> None:
+        """The policy active, from whatever state a test before has left it in."""
+        if self.state() == "unconfigured":
+            assert self.change(Transition.TRANSITION_CONFIGURE)
+        if self.state() == "inactive":
+            assert self.change(Transition.TRANSITION_ACTIVATE)
+        assert self.state() == "active"
+
+    def settle(self, seconds: float = 0.5) -> None:
+        """Takes what is still on its way; only for what must not come."""
+        with suppress(AssertionError):
+            self.graph.until(lambda: False, "", seconds)
+
+    def unanswered(self, task_id: str) -> set[int]:
+        """Stamps of scenes of a task that no decision answers."""
+        decided = {key(m.header.stamp) for m in self.decisions if m.task_id == task_id}
+        return {key(m.header.stamp) for m in self.scenes if m.task_id == task_id} - decided
+
+
+def is_zero(message: TwistStamped) -> bool:
+    return message.twist.linear.x == 0.0 and message.twist.angular.z == 0.0
+
+
+def kill_node(launch: Process, name: str) -> int:
+    """kill -9 of a launch's node; its process id."""
+    child = find_node(launch, name)
+    assert child is not None, f"no process of {name}"
+    child.kill()
+    return child.pid
+
+
+def find_node(launch: Process, name: str) -> psutil.Process | None:
+    for child in launch.children:
+        with suppress(psutil.NoSuchProcess, psutil.ZombieProcess):
+            if any(Path(word).name == f"{name}_node" for word in child.cmdline()[:2]):
+                return child
+    return None
