@@ -179,3 +179,12 @@ def test_a_sector_and_its_complement_never_agree(bearing: float, start: float) -
 def test_a_full_circle_holds_everything(bearing: float) -> None:
     assert in_sector(bearing, (-180, 180))
     assert in_sector(bearing, (0, 360))
+
+
+def test_the_nearest_phrase_measures_each_axis_by_its_limit() -> None:
+    contract = load_contract("sim_diffdrive")
+    for phrase in contract.phrases:
+        assert contract.nearest_phrase(contract.command(phrase)) == phrase
+    assert contract.nearest_phrase(Velocity(0.45, 0.1)) == "forward"
+    assert contract.nearest_phrase(Velocity(0.05, -1.0)) == "turn right"
+    assert contract.nearest_phrase(Velocity(-0.5, 0.0)) == "back"
