@@ -87,7 +87,7 @@ def test_every_step_has_feedback_and_the_time_limit_ends_it(agent: Agent) -> Non
 def test_the_end_that_the_world_says_is_the_result(
     agent: Agent, tmp_path: Path, changes: dict[str, float], success: bool, reason: str, status: int
 ) -> None:
-    instruction = agent.reset(seed=2, task=str(task_file(tmp_path, **{"max_steps": ENDLESS} | changes)))  # type: ignore[arg-type]
+    instruction = agent.reset(seed=2, task=str(task_file(tmp_path, **{"max_steps": ENDLESS} | changes)))
     before = len(agent.outcomes)
     goal = start(agent, instruction)
     got, result = goal.result()
