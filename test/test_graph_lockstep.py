@@ -6,10 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from graph_support import Agent, task_file
+from graph_support import EVERYTHING, LONG, Agent, task_file
+from rclpy.action import ActionClient
 from ros_support import Graph, Process
 
 from llmagent_interfaces.action import ExecuteTask
+from llmagent_interfaces.msg import Decision
+from llmagent_interfaces.srv import ResetSimulation
 from llmagent_ros.nodes import compose
 from llmagent_ros.nodes.wire.stamps import key
 
@@ -96,6 +99,28 @@ def test_a_seed_gives_the_same_episodes_in_processes_of_their_own_and_composed(t
     assert records["apart"] == records["composed"]
     for one, other in zip(records["apart"], records["other seed"], strict=True):
         assert one["scenes"] != other["scenes"] and one["outcomes"] != other["outcomes"]
+
+
+def test_nodes_that_come_late_get_what_they_missed(tmp_path: Path) -> None:
+    """The world repeats its readings until a command comes; who was not there would wait for them for ever."""
+    parameters = world(task_file(tmp_path, max_steps=3))
+    with Graph(tmp_path) as graph:
+        graph.compose(sim=parameters["sim"], policy={"use_sim_time": True, "out": tmp_path})
+        client = ActionClient(graph.node, ExecuteTask, "execute_task")
+        graph.until(client.server_is_ready, "no action execute_task", LONG)
+        graph.call(ResetSimulation, "sim/reset", ResetSimulation.Request(use_seed=True))
+        answer = client.send_goal_async(ExecuteTask.Goal(instruction="go to the red ball"))
+        handle = graph.until(lambda: answer.done() and answer.result(), "the goal is not answered")
+        assert handle.accepted
+        graph.start("perception", **parameters["perception"])
+        decisions = graph.collect(Decision, "/decision", EVERYTHING)
+        graph.until(lambda: decisions, "perception has not got the readings")
+        graph.start("guard", **parameters["guard"])
+        result = handle.get_result_async()
+        graph.until(result.done, "the guard has not got the command")
+        assert result.result().result.reason in ("timeout", "reached", "collision")
+        steps = [m.step for m in decisions][: result.result().result.steps]
+        assert steps == list(range(len(steps))), "a command that is repeated is no decision of its own"
 
 
 def check_close(graph: Graph, composed: Process) -> None:

@@ -34,7 +34,7 @@ class LatencyProbe:
 
     def on_scene(self, stamp: int, task: str, published: int) -> float | None:
         """Takes a scene; ms from it to its command, when that is known now. The others do the same."""
-        self._moment(stamp).scenes[task] = published
+        self._moment(stamp).scenes.setdefault(task, published)
         return self._complete(stamp)
 
     def on_decision(self, stamp: int, task: str) -> float | None:

@@ -53,6 +53,7 @@ class PerceptionNode(common.Node):
         self._info: CameraInfo | None = None
         self._image: Image | None = None
         self._said = 0  # stamp of the last scene
+        self._scene: Scene | None = None  # the last one
         self._decided = 0  # stamp of the last decision of this task
         self._due: float | None = None  # wall time until which a complete set waits for a decision
         self._problem = ""
@@ -141,7 +142,10 @@ class PerceptionNode(common.Node):
 
     def _say_if_complete(self) -> None:
         stamp = self._complete()
-        if stamp is None or stamp <= self._said or not self._task.instruction:
+        if stamp is None or stamp < self._said or not self._task.instruction:
+            return
+        if stamp == self._said:
+            self._say_again()
             return
         waits_for_decision = self._said > 0 and self._decided < self._said
         if waits_for_decision:
@@ -162,7 +166,13 @@ class PerceptionNode(common.Node):
     def _say(self, stamp: int) -> None:
         self._said, self._due = stamp, None
         scene = self._perception.scene(stamp * 1e-9)
-        self._publisher.publish(decisions.scene_to_message(scene, self._task, self._contract.frames.base))
+        self._scene = decisions.scene_to_message(scene, self._task, self._contract.frames.base)
+        self._publisher.publish(self._scene)
+
+    def _say_again(self) -> None:
+        """The world repeats its readings because no command came: perhaps the scene was lost, or its command was."""
+        if self._scene is not None and self._scene.task_id == self._task.id:
+            self._publisher.publish(self._scene)
 
     def _report(self) -> None:
         now = to_seconds(self.get_clock().now().to_msg())

@@ -121,7 +121,7 @@ class PolicyNode(common.ManagedNode):
         self._episodes = 0
         self._changed = threading.Condition()  # guards _work, _scene, _incoming, _active
         self._scene: Scene | None = None
-        self._commanded = 0.0  # stamp of the last command, s
+        self._command: TwistStamped | None = None  # the last one for a scene
         self._incoming: _Swap | None = None
         self._thread: threading.Thread | None = None
         self._loader = ThreadPoolExecutor(1, thread_name_prefix="bundle")
@@ -362,6 +362,8 @@ class PolicyNode(common.ManagedNode):
 
     def _decide(self, message: Scene, work: _Work) -> None:
         assert self._policy is not None
+        if self._is_answered(message, work):
+            return
         begin = time.perf_counter()
         rng = np.random.default_rng([self._config.seed, work.episode, work.trace.steps])
         decision = self._policy.decide(message.text, rng, lessons=work.lessons, greedy=self._config.greedy)
@@ -375,10 +377,19 @@ class PolicyNode(common.ManagedNode):
             command = sensors.velocity_to_message(self._contract.command(decision.action), 0.0, message.header.frame_id)
             command.header.stamp = message.header.stamp
             self._command_publisher.publish(command)
-            self._commanded = to_seconds(message.header.stamp)
+            self._command = command
         self._publish_transitions(closed)
         self._publish_decision(message, work, decision, step, compute_ms)
         self._finish_if_complete(work)
+
+    def _is_answered(self, message: Scene, work: _Work) -> bool:
+        """Whether this scene has its decision: it came again because the command was lost, which goes out again."""
+        with self._changed:
+            last, command = work.trace.last_stamp, self._command
+            answered = last is not None and to_seconds(message.header.stamp) <= last
+            if answered and self._work is work and command is not None and command.header.stamp == message.header.stamp:
+                self._command_publisher.publish(command)
+            return answered
 
     def _publish_decision(
         self, scene: Scene, work: _Work, decision: DecisionValue, step: int, compute_ms: float
@@ -399,7 +410,8 @@ class PolicyNode(common.ManagedNode):
         # The node's clock may be a step behind the scene that was decided on last, since /clock comes on a topic of its
         # own; a zero older than the command before would be taken for a jump of the clock.
         now = self._now()
-        stamp = self._commanded if 0 < self._commanded - now <= 2 * self._contract.control_period else now
+        last = to_seconds(self._command.header.stamp) if self._command is not None else now
+        stamp = last if 0 < last - now <= 2 * self._contract.control_period else now
         self._command_publisher.publish(
             sensors.velocity_to_message(Velocity(), stamp, self._contract.frames.base)
         )

@@ -29,6 +29,7 @@ from llmagent_ros.simulation.task import load_task
 from llmagent_ros.types import Outcome, Velocity
 
 REPORT_PERIOD = 1.0  # s of wall time between two diagnostics
+REPEAT_PERIOD = 2.0  # s of wall time in lockstep after which readings that nobody answered are sent again
 READINGS_PER_PERIOD = 4  # in real time, sensors are read so often in a control period
 
 
@@ -66,7 +67,9 @@ class SimNode(common.Node):
         )
         self._running = False  # an episode is on
         self._command, self._command_stamp = Velocity(), -1.0
+        self._readings: Readings | None = None  # the last ones
         self._waiting_since: float | None = None
+        self._sent_at = 0.0  # wall time
         self._reported = False
         self._ticks = self._missed = 0
         self._part = 0
@@ -149,11 +152,17 @@ class SimNode(common.Node):
             self._publish(readings)
 
     def _watch(self) -> None:
-        """Lockstep: reports, once for each tick, that the command is late."""
-        if self._waiting_since is None or self._reported:
+        """Lockstep: reports, once for each tick, that the command is late.
+
+        Sends the readings again now and then: a node that was found late, or was started again, has missed them, and
+        in lockstep nothing else would ever come. Who has them already takes them for what they are, by their stamp.
+        """
+        if self._waiting_since is None:
             return
+        if self._readings is not None and time.monotonic() - self._sent_at > REPEAT_PERIOD:
+            self._send(self._readings)
         waited = time.monotonic() - self._waiting_since
-        if waited > self._config.command_timeout and self._simulator.steps > 0:
+        if not self._reported and waited > self._config.command_timeout and self._simulator.steps > 0:
             self._reported = True
             self.get_logger().warning(
                 f"no command for the scene of t={self._simulator.time:.1f} s after {waited:.2f} s; waiting"
@@ -170,6 +179,12 @@ class SimNode(common.Node):
         if outcome is not None:
             self._outcome_publisher.publish(decisions.outcome_to_message(outcome, self._simulator.time))
             self._running = not outcome.ended
+        self._send(readings)
+        self._waiting_since = time.monotonic() if self._running else None
+        self._reported = False
+
+    def _send(self, readings: Readings) -> None:
+        self._readings, self._sent_at = readings, time.monotonic()
         frames = self._contract.frames
         self._odometry_publisher.publish(sensors.odometry_to_message(readings.odometry, frames.odom, frames.base))
         self._scan_publisher.publish(sensors.scan_to_message(readings.scan, frames.scan))
@@ -177,8 +192,6 @@ class SimNode(common.Node):
             image, info = sensors.image_to_messages(readings.image, frames.camera)
             self._info_publisher.publish(info)
             self._image_publisher.publish(image)
-        self._waiting_since = time.monotonic() if self._running else None
-        self._reported = False
 
     def _report(self) -> None:
         waiting = f"waiting for a command, mode {self._config.mode}" if self._reported else self._config.mode
