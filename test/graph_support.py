@@ -56,7 +56,7 @@ class Goal:
         request = ExecuteTask.Goal(instruction=instruction)
         request.time_limit = time_limit
         future = agent.action.send_goal_async(request, feedback_callback=lambda m: self.feedback.append(m.feedback))
-        self.handle = self._graph.until(lambda: future.result() if future.done() else None, "the goal is not answered")
+        self.handle = self._graph.until(lambda: future.done() and future.result(), "the goal is not answered")
         self.accepted = bool(self.handle.accepted)
         self._result = self.handle.get_result_async() if self.accepted else None
 

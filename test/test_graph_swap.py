@@ -75,6 +75,7 @@ class Driving:
         agent.reset(seed=0)
         self.goal = agent.send("go to the red ball")
         self.goal.wait_for_steps(1)
+        self.graph.until(lambda: agent.decisions, "no decision has come", LONG)
 
     @property
     def adapter(self) -> str:
