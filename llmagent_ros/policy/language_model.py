@@ -26,6 +26,7 @@ from llmagent_ros.policy.prompt import PromptFormat
 SHIPPED_BASE = Path(__file__).resolve().parent.parent / "models" / "base"
 ADAPTER = "acting"
 transformers_logging.disable_progress_bar()
+transformers_logging.set_verbosity_error()  # tensors that are missing are an error of ours, of one line
 # PEFT asks every model for it; nothing that a user of ours could change
 warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*", category=FutureWarning)
 
