@@ -63,7 +63,8 @@ def test_wrong_requests_two_clients_and_a_second_node(tmp_path: Path) -> None:
         assert all(future.result().ok for future in futures)
         assert len({future.result().id for future in futures}) == 16
         assert len(retrieve(graph, "skill", k=100).skills) == 16
-        second = graph.start("second", module="knowledge", store=tmp_path / "skills")
+        words = ("--ros-args", "-r", "__node:=other", "-p", f"store:={tmp_path / 'skills'}")
+        second = graph.run("second", "-m", "llmagent_ros.nodes.knowledge_node", *words)
         assert graph.exit_code(second) == 2
         assert str(tmp_path / "skills") in second.said.strip().splitlines()[-1]
         process.stop()

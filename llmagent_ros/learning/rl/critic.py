@@ -16,7 +16,7 @@ from llmagent_ros.errors import ModelError
 class CriticConfig:
     """Heads, hidden width and hidden layers of each."""
 
-    heads: int = Field(default=6, ge=2)
+    heads: int = Field(default=10, ge=2)
     width: int = Field(default=128, gt=0)
     depth: int = Field(default=2, ge=1)
 

@@ -1,0 +1,81 @@
+"""The end of an episode: its last scene and its last outcome come on two topics, in any order and at any distance."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from pathlib import Path
+
+from graph_support import LONG, Goal
+from rclpy.action import ActionClient
+from ros_support import Graph
+
+from llmagent_interfaces.action import ExecuteTask
+from llmagent_interfaces.msg import Decision, Outcome, Scene, Task, Transition
+from llmagent_ros.nodes import qos
+from llmagent_ros.nodes.wire import stamps
+
+PERIOD = 0.4
+DELAYS = (0.0, 0.002, 0.005, 0.01, 0.02)  # s between the two; the model thinks for about 10 ms
+REPEATS = 3
+
+
+class World:
+    """Plays simulator and perception for episodes of one step."""
+
+    def __init__(self, graph: Graph) -> None:
+        self.graph, self.time = graph, 0.0
+        self.action = ActionClient(graph.node, ExecuteTask, "execute_task")
+        graph.until(self.action.server_is_ready, "no action execute_task", LONG)
+        self.decisions: list[Decision] = graph.collect(Decision, "/decision")
+        self.tasks: list[Task] = graph.collect(Task, "/task", qos.LATEST)
+        self.transitions: list[Transition] = graph.collect(Transition, "/transition", qos.TRANSITION)
+        self.scene = graph.publisher(Scene, "scene")
+        self.outcome = graph.publisher(Outcome, "outcome")
+
+    def say(self, task: Task) -> None:
+        header = stamps.header(self.time)
+        text = f"{task.instruction}. clear ahead {self.time:.1f}."
+        self.scene.publish(Scene(header=header, text=text, task=task.instruction, task_id=task.id, episode=task.episode))
+
+    def report(self) -> None:
+        self.outcome.publish(Outcome(header=stamps.header(self.time), reward=0.5, truncated=True, reason="timeout"))
+
+    def play(self, scene_first: bool, delay: float) -> tuple[ExecuteTask.Result, float]:
+        """One episode; its result and how long that took after everything was said, s."""
+        instruction = f"go to the red ball number {len(self.transitions)}"
+        goal = Goal(self, instruction, 0.0)
+        wanted = [m for m in self.tasks if m.instruction == instruction]
+        while not wanted:
+            self.graph.spin_once()
+            wanted = [m for m in self.tasks if m.instruction == instruction]
+        self.time += PERIOD
+        before = len(self.decisions)
+        self.say(wanted[0])
+        self.graph.until(lambda: len(self.decisions) > before, "no decision")
+        self.time += PERIOD
+        parts = [lambda: self.say(wanted[0]), self.report]
+        for part in parts if scene_first else reversed(parts):
+            part()
+            time.sleep(delay)
+        began = time.monotonic()
+        _, result = goal.result()
+        return result, time.monotonic() - began
+
+
+def test_no_last_step_is_lost(tmp_path: Path) -> None:
+    took = []
+    with Graph(tmp_path) as graph:
+        graph.start("policy", out=tmp_path)
+        world = World(graph)
+        for scene_first, delay, _ in itertools.product((True, False), DELAYS, range(REPEATS)):
+            begun = len(world.transitions)
+            result, seconds = world.play(scene_first, delay)
+            assert (result.reason, result.steps, result.total_reward) == ("timeout", 1, 0.5)
+            graph.until(lambda n=begun: len(world.transitions) > n, "the last step is lost")
+            took.append(seconds)
+    last = world.transitions
+    assert len(last) == len(DELAYS) * 2 * REPEATS
+    assert all(m.truncated and not m.terminated and m.step == 0 and m.reward == 0.5 for m in last)
+    assert all(m.next_scene != m.scene and m.next_scene.startswith(m.task) for m in last)
+    assert sorted(took)[len(took) // 2] < 0.5, "the end is waited for"
