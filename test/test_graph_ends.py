@@ -34,9 +34,9 @@ class World:
         self.outcome = graph.publisher(Outcome, "outcome")
 
     def say(self, task: Task) -> None:
-        header = stamps.header(self.time)
-        text = f"{task.instruction}. clear ahead {self.time:.1f}."
-        self.scene.publish(Scene(header=header, text=text, task=task.instruction, task_id=task.id, episode=task.episode))
+        scene = Scene(header=stamps.header(self.time), task=task.instruction, task_id=task.id, episode=task.episode)
+        scene.text = f"{task.instruction}. clear ahead {self.time:.1f}."
+        self.scene.publish(scene)
 
     def report(self) -> None:
         self.outcome.publish(Outcome(header=stamps.header(self.time), reward=0.5, truncated=True, reason="timeout"))

@@ -266,7 +266,10 @@ class PolicyNode(common.ManagedNode):
             outcome = decisions.outcome_from_message(message)
             self._publish_transitions(work.trace.on_outcome(to_seconds(message.header.stamp), outcome))
             if outcome.ended:
-                work.ended_at, self._scene = time.monotonic(), None
+                work.ended_at = time.monotonic()
+                last, self._scene = self._scene, None
+                if last is not None:  # came before the outcome, and was not decided on yet
+                    self._publish_transitions(work.trace.on_scene(decisions.scene_from_message(last)))
         self._finish_if_complete(work)
 
     def _finish_if_complete(self, work: _Work) -> None:
@@ -369,18 +372,23 @@ class PolicyNode(common.ManagedNode):
         decision = self._policy.decide(message.text, rng, lessons=work.lessons, greedy=self._config.greedy)
         compute_ms = (time.perf_counter() - begin) * 1e3
         decision = self._as_driven(decision)
-        with self._changed:  # ended or pre-empted while the model was thinking: nothing must go out
-            if self._work is not work or work.trace.ended is not None or not self._active:
+        with self._changed:  # ended or pre-empted while the model was thinking: no command must go out
+            if self._work is not work or not self._active:
                 return
-            step = work.trace.steps
-            closed = work.trace.on_decision(decisions.scene_from_message(message), decision)
-            command = sensors.velocity_to_message(self._contract.command(decision.action), 0.0, message.header.frame_id)
-            command.header.stamp = message.header.stamp
-            self._command_publisher.publish(command)
-            self._command = command
-        self._publish_transitions(closed)
-        self._publish_decision(message, work, decision, step, compute_ms)
+            scene, step, ended = decisions.scene_from_message(message), work.trace.steps, work.trace.ended is not None
+            closed = work.trace.on_scene(scene) if ended else work.trace.on_decision(scene, decision)
+            if not ended:
+                self._send_command(message, decision)
+            self._publish_transitions(closed)
+        if not ended:
+            self._publish_decision(message, work, decision, step, compute_ms)
         self._finish_if_complete(work)
+
+    def _send_command(self, scene: Scene, decision: DecisionValue) -> None:
+        command = sensors.velocity_to_message(self._contract.command(decision.action), 0.0, scene.header.frame_id)
+        command.header.stamp = scene.header.stamp
+        self._command_publisher.publish(command)
+        self._command = command
 
     def _is_answered(self, message: Scene, work: _Work) -> bool:
         """Whether this scene has its decision: it came again because the command was lost, which goes out again."""
