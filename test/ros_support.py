@@ -6,6 +6,7 @@ import fcntl
 import os
 import random
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -29,6 +30,17 @@ _DOMAINS = range(1, 101)  # above, the ports of DDS reach into the ephemeral one
 T = TypeVar("T")
 
 
+def _is_busy(number: int) -> bool:
+    """Whether a process of this machine takes part in a ROS domain: one of its first ports of DDS is in use."""
+    for participant in range(12):
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+            try:
+                probe.bind(("", 7410 + 250 * number + 2 * participant))
+            except OSError:
+                return True
+    return False
+
+
 class Domain:
     """A ROS domain id that nobody else on this machine holds; freed with the process at the latest."""
 
@@ -40,6 +52,9 @@ class Domain:
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
+                os.close(descriptor)
+                continue
+            if _is_busy(number):  # somebody's robot, or a launch by hand
                 os.close(descriptor)
                 continue
             self.number, self._descriptor = number, descriptor
