@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from llmagent_interfaces.msg import Decision, Outcome, Scene, Task
 from llmagent_interfaces.srv import ResetSimulation
 from llmagent_ros.nodes.wire.stamps import key
 
+AGAIN = 5.0  # s after which a goal is sent again; the answer of a server that has just been found may be lost
 LONG = 90.0  # s: deadline of what starts processes with a language model in them
 EVERYTHING = QoSProfile(
     reliability=ReliabilityPolicy.RELIABLE,
@@ -55,10 +57,20 @@ class Goal:
         self.feedback: list[ExecuteTask.Feedback] = []
         request = ExecuteTask.Goal(instruction=instruction)
         request.time_limit = time_limit
-        future = agent.action.send_goal_async(request, feedback_callback=lambda m: self.feedback.append(m.feedback))
-        self.handle = self._graph.until(lambda: future.done() and future.result(), "the goal is not answered")
+        asked: list[tuple[float, Any]] = []
+
+        def answer() -> Any:
+            if not asked or time.monotonic() - asked[-1][0] > AGAIN:
+                future = agent.action.send_goal_async(request, feedback_callback=self._on_feedback)
+                asked.append((time.monotonic(), future))
+            return next((future.result() for _, future in asked if future.done()), None)
+
+        self.handle = self._graph.until(answer, "the goal is not answered")
         self.accepted = bool(self.handle.accepted)
         self._result = self.handle.get_result_async() if self.accepted else None
+
+    def _on_feedback(self, message: Any) -> None:
+        self.feedback.append(message.feedback)
 
     @property
     def done(self) -> bool:

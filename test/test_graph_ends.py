@@ -31,7 +31,7 @@ class World:
         self.tasks: list[Task] = graph.collect(Task, "/task", qos.LATEST)
         self.transitions: list[Transition] = graph.collect(Transition, "/transition", qos.TRANSITION)
         self.scene = graph.publisher(Scene, "scene")
-        self.outcome = graph.publisher(Outcome, "outcome")
+        self.outcome = graph.publisher(Outcome, "outcome", qos.OUTCOME)
 
     def say(self, task: Task) -> None:
         scene = Scene(header=stamps.header(self.time), task=task.instruction, task_id=task.id, episode=task.episode)

@@ -135,7 +135,7 @@ class PolicyNode(common.ManagedNode):
         self._transition_publisher = self.create_publisher(Transition, "transition", qos.TRANSITION)
         self._diagnostics = common.Diagnostics(self)
         self.create_subscription(Scene, "scene", self._on_scene, qos.COMMAND)
-        self.create_subscription(Outcome, "outcome", self._on_outcome, qos.COMMAND)
+        self.create_subscription(Outcome, "outcome", self._on_outcome, qos.OUTCOME)
         self.create_subscription(Adapter, "adapter", self._on_adapter, qos.LATEST)
         self.create_subscription(TwistStamped, "cmd_vel_teleop", self._on_teleop, qos.COMMAND)
         self.create_subscription(String, "set_task", self._on_set_task_topic, qos.COMMAND)
@@ -261,10 +261,11 @@ class PolicyNode(common.ManagedNode):
     def _on_outcome(self, message: Outcome) -> None:
         with self._changed:
             work = self._work
-            if work is None:
-                return
+            stamp = to_seconds(message.header.stamp)
+            if work is None or work.started is None or stamp <= work.started:
+                return  # of what was before
             outcome = decisions.outcome_from_message(message)
-            self._publish_transitions(work.trace.on_outcome(to_seconds(message.header.stamp), outcome))
+            self._publish_transitions(work.trace.on_outcome(stamp, outcome))
             if outcome.ended:
                 work.ended_at = time.monotonic()
                 last, self._scene = self._scene, None

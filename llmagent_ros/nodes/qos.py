@@ -24,7 +24,15 @@ COMMAND = QoSProfile(
     history=HistoryPolicy.KEEP_LAST,
     depth=10,
 )
-"""Commands, scenes, decisions, outcomes."""
+"""Commands, scenes, decisions."""
+
+OUTCOME = QoSProfile(
+    reliability=ReliabilityPolicy.RELIABLE,
+    durability=DurabilityPolicy.TRANSIENT_LOCAL,
+    history=HistoryPolicy.KEEP_LAST,
+    depth=100,
+)
+"""Outcomes: a policy that the world found late must still learn that its episode has ended."""
 
 LATEST = QoSProfile(
     reliability=ReliabilityPolicy.RELIABLE,

@@ -26,6 +26,7 @@ TICK = 0.2  # s of wall time between two looks at what takes too long
 REPORT_PERIOD = 1.0
 PROGRESS_PERIOD = 10.0
 LEARNER_SILENT = 5.0  # s of wall time without its diagnostics after which a learner is not waited for
+UNANSWERED = 5.0  # s of wall time without an answer after which a goal is sent again: the middleware may lose answers
 RETRY = 0.5  # s of wall time before a policy that is not active yet is asked again
 HANDOVER = 2.0  # s of wall time in which the task of a person who pre-empted the runner's is announced
 RECENT = 20
@@ -79,7 +80,8 @@ class RunnerNode(common.Node):
         self._fresh_world = True  # the next reset begins a sequence of worlds
         self._instruction = ""
         self._goal: Any = None
-        self._asked: float | None = None  # wall time at which the policy refused the goal
+        self._asked = 0.0  # wall time at which the goal was sent
+        self._refused: float | None = None  # wall time at which the policy refused it
         self._heard = 0.0  # wall time of the last sign of life of the episode
         self._peers: set[bytes] = set()  # who published decisions and outcomes when the episode began
         self._backlog: tuple[float, int, int] | None = None  # wall time, value and limit of the learner's last report
@@ -179,14 +181,14 @@ class RunnerNode(common.Node):
         self._ask()
 
     def _ask(self) -> None:
-        self._asked = None
+        self._asked, self._refused = time.monotonic(), None
         goal = ExecuteTask.Goal(instruction=self._instruction)
         goal.time_limit = self._config.time_limit
         self._on_answer(self._action.send_goal_async(goal, feedback_callback=self._on_feedback), self._on_accepted)
 
     def _on_accepted(self, goal: Any) -> None:
         if not goal.accepted:
-            self._asked = time.monotonic()
+            self._refused = time.monotonic()
             return
         self._enter("episode")
         self._goal, self._heard = goal, time.monotonic()
@@ -197,7 +199,7 @@ class RunnerNode(common.Node):
             self._redo("the policy or the simulator was started again")
         elif waited > self._config.server_timeout:
             self._fail(f"the policy did not take up {self._instruction!r} within {waited:.0f} s")
-        elif self._asked is not None and time.monotonic() - self._asked > RETRY:
+        elif time.monotonic() - (self._refused or self._asked) > (RETRY if self._refused else UNANSWERED):
             self._ask()
         else:
             self._say_progress("waiting for the policy to be active", waited)

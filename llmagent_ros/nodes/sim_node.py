@@ -90,7 +90,7 @@ class SimNode(common.Node):
         if topics.camera is not None:
             self._image_publisher = self.create_publisher(Image, topics.camera.topic, depth)
             self._info_publisher = self.create_publisher(CameraInfo, topics.camera.info_topic, depth)
-        self._outcome_publisher = self.create_publisher(OutcomeMessage, "outcome", qos.COMMAND)
+        self._outcome_publisher = self.create_publisher(OutcomeMessage, "outcome", qos.OUTCOME)
         self._diagnostics = common.Diagnostics(self, "simulator")
         self.create_subscription(TwistStamped, "cmd_vel", self._on_command, qos.COMMAND)
         self.create_subscription(Task, "task", self._on_task, qos.LATEST)
