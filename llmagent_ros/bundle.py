@@ -33,6 +33,7 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as dump_tensors
 from torch import Tensor
 
+from llmagent_ros.durable import sync
 from llmagent_ros.errors import ConfigError, ModelError, StoreError
 
 FORMAT = "llmagent-bundle"
@@ -249,21 +250,12 @@ def _write_folder(folder: Path, contents: Mapping[str, bytes]) -> None:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
-        _sync_folder(temporary)
+        sync(temporary)
         temporary.rename(folder)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
-    _sync_folder(folder.parent)
-
-
-def _sync_folder(folder: Path) -> None:
-    """Makes the names in a folder durable; a rename alone is only atomic."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    sync(folder.parent)
 
 
 def _read(folder: Path) -> tuple[dict[str, Any], dict[str, bytes], str]:

@@ -49,6 +49,17 @@ def slow_robot(folder: Path) -> Path:
     return path
 
 
+def compose_world(graph: Graph, folder: Path, *, max_steps: int) -> Path:
+    """Guard, perception and simulator in lockstep around a slow robot, in one process; the robot's contract."""
+    robot = slow_robot(folder)
+    graph.compose(
+        guard={"robot": robot, "mode": "lockstep", "scan_wait": 10.0, "use_sim_time": True},
+        perception={"robot": robot, "decision_timeout": 10.0, "use_sim_time": True},
+        sim={"robot": robot, "task": task_file(folder, max_steps=max_steps), "use_sim_time": True},
+    )
+    return robot
+
+
 class Goal:
     """One goal of ExecuteTask and what became of it."""
 

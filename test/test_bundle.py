@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from disk_support import small_file_system
 
 from llmagent_ros import bundle as bundles
 from llmagent_ros.bundle import (
@@ -220,18 +221,8 @@ def test_prune_without_a_sound_one_removes_nothing(tmp_path: Path) -> None:
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 256 KiB, as full disks are best told from real ones."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(folder)]
-    try:
-        refused = subprocess.run(mount, capture_output=True, check=False).returncode
-    except FileNotFoundError:
-        refused = 1
-    if refused:
-        pytest.skip("mounting a small file system is not permitted here")
-    yield folder
-    subprocess.run(["umount", str(folder)], check=True)
+    with small_file_system(tmp_path / "disk", "256k") as folder:
+        yield folder
 
 
 def test_full_disk_leaves_nothing_and_spares_what_is_there(small_disk: Path) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from graph_support import LONG, Agent, slow_robot, task_file
+from graph_support import LONG, Agent, compose_world
 from ros_support import Graph, Process
 
 from llmagent_interfaces.msg import Adapter
@@ -103,13 +103,8 @@ class Driving:
 @pytest.fixture(scope="module")
 def driving(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Driving]:
     folder = tmp_path_factory.mktemp("graph")
-    robot = slow_robot(folder)
     with Graph(folder) as graph:
-        graph.compose(
-            guard={"robot": robot, "mode": "lockstep", "scan_wait": 10.0, "use_sim_time": True},
-            perception={"robot": robot, "decision_timeout": 10.0, "use_sim_time": True},
-            sim={"robot": robot, "task": task_file(folder, max_steps=1_000_000), "use_sim_time": True},
-        )
+        robot = compose_world(graph, folder, max_steps=1_000_000)
         policy = graph.start("policy", robot=robot, out=folder / "out", use_sim_time=True)
         yield Driving(Agent(graph), policy)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from action_msgs.msg import GoalStatus
-from graph_support import Agent, Goal, is_zero, slow_robot, task_file
+from graph_support import Agent, Goal, compose_world, is_zero, task_file
 from lifecycle_msgs.msg import Transition
 from ros_support import Graph
 from std_msgs.msg import String
@@ -25,13 +25,8 @@ pytestmark = pytest.mark.xdist_group("graph_task")
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Agent]:
     folder = tmp_path_factory.mktemp("graph")
-    robot = slow_robot(folder)
     with Graph(folder) as graph:
-        graph.compose(
-            guard={"robot": robot, "mode": "lockstep", "scan_wait": 10.0, "use_sim_time": True},
-            perception={"robot": robot, "decision_timeout": 10.0, "use_sim_time": True},
-            sim={"robot": robot, "task": task_file(folder, max_steps=ENDLESS), "use_sim_time": True},
-        )
+        robot = compose_world(graph, folder, max_steps=ENDLESS)
         graph.start("policy", robot=robot, out=folder, use_sim_time=True, autostart=False)
         yield Agent(graph)
 

@@ -23,6 +23,7 @@ from llmagent_ros.learning.rl.config import LearnerConfig
 from llmagent_ros.learning.rl.critic import CriticConfig
 from llmagent_ros.learning.rl.learner import Learner
 from llmagent_ros.learning.rl.replay import Replay
+from llmagent_ros.optimiser_state import part
 from llmagent_ros.policy.text_policy import TextPolicy
 from llmagent_ros.types import Source, Transition
 
@@ -170,7 +171,7 @@ def test_the_target_is_a_moving_average_of_the_critic(bench: Bench, tmp_path: Pa
     for _ in range(3):
         learner.update()
         expected = {n: t + 0.25 * (learner.critic.state()[n] - t) for n, t in expected.items()}
-    target = checkpoint.part(everything(learner, tmp_path / "checkpoint")[0], "target")
+    target = part(everything(learner, tmp_path / "checkpoint")[0], "target")
     for name, tensor in expected.items():
         torch.testing.assert_close(target[name], tensor)
 

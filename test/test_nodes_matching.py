@@ -81,9 +81,10 @@ def test_conversions_keep_everything() -> None:
     scene = Scene(12.4, "text", "go", ("scan",))
     message = decisions.scene_to_message(scene, task, "base_link")
     assert decisions.scene_from_message(message) == scene and (message.task_id, message.episode) == ("id", 3)
-    decision = Decision("a", -0.5, ("a", "b"), np.array([0.75, 0.25], np.float32), np.ones(2, np.float32), "v1")
+    choices = np.array([0.75, 0.25], np.float32)
+    decision = Decision("a", -0.5, ("a", "b"), choices, np.ones(2, np.float32), "v1", Source.HUMAN)
     back = decisions.decision_from_message(decisions.decision_to_message(decision, message, run="r", step=4))
-    assert (back.action, back.candidates, back.adapter) == ("a", ("a", "b"), "v1")
+    assert (back.action, back.candidates, back.adapter, back.source) == ("a", ("a", "b"), "v1", Source.HUMAN)
     assert back.probabilities.tolist() == [0.75, 0.25] and back.values.tolist() == [1.0, 1.0]
     skill = Skill("drive", ("go",), "robot", ("slow",), 3, 2, id="abc")
     assert skills.skill_from_message(skills.skill_to_message(skill)) == (skill, None)

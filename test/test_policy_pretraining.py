@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from models_support import tiny_language_model
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
-from llmagent_ros.errors import ConfigError
+from llmagent_ros.errors import ConfigError, ModelError
 from llmagent_ros.policy import pretraining
 from llmagent_ros.policy.logs import LoggedStep, read_log, write_log
 from llmagent_ros.policy.pretraining import PretrainConfig, build_model, perplexity, train, train_tokenizer
@@ -121,8 +121,7 @@ def test_padding_does_not_count() -> None:
 
 def trained(config: PretrainConfig = SMALL) -> tuple[LlamaForCausalLM, list[float]]:
     model, losses = build_model(config, tokenizer()), []
-    done = train(model, tokenizer(), FORM, corridor(60), config, lambda step, loss, seconds: losses.append(loss))
-    assert done == len(losses)
+    train(model, tokenizer(), FORM, corridor(60), config, progress=lambda step, loss, seconds: losses.append(loss))
     return model, losses
 
 
@@ -140,8 +139,40 @@ def test_training_learns_and_repeats_by_its_seed() -> None:
     assert all(torch.equal(states[0][n], states[1][n]) for n in states[0])
 
 
-def test_stops_when_the_minutes_are_over() -> None:
-    assert trained(dataclasses.replace(SMALL, minutes=1e-9))[1] == []
+class Interrupted(Exception):
+    pass
+
+
+def test_goes_on_as_if_never_interrupted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pretraining, "CHECKPOINT_STEPS", 4)
+    config, checkpoint = dataclasses.replace(SMALL, steps=10), tmp_path / "training"
+    whole, losses = trained(config)
+
+    def interrupt(step: int, loss: float, seconds: float) -> None:
+        if step == 6:
+            raise Interrupted
+
+    with pytest.raises(Interrupted):
+        train(build_model(config, tokenizer()), tokenizer(), FORM, corridor(60), config,
+              checkpoint=checkpoint, progress=interrupt)  # fmt: skip
+    again, resumed = build_model(config, tokenizer()), []
+    train(again, tokenizer(), FORM, corridor(60), config, checkpoint=checkpoint,
+          progress=lambda step, loss, seconds: resumed.append(loss))  # fmt: skip
+    assert resumed == losses[4:], "from the step that was saved last"
+    assert all(torch.equal(tensor, again.state_dict()[name]) for name, tensor in whole.state_dict().items())
+
+
+@pytest.mark.parametrize("damage", ["other settings", "not a checkpoint"])
+def test_a_foreign_checkpoint_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: str) -> None:
+    monkeypatch.setattr(pretraining, "CHECKPOINT_STEPS", 2)
+    config, checkpoint = dataclasses.replace(SMALL, steps=3), tmp_path / "training"
+    train(build_model(config, tokenizer()), tokenizer(), FORM, corridor(60), config, checkpoint=checkpoint)
+    if damage == "other settings":
+        config = dataclasses.replace(config, seed=1)
+    else:
+        checkpoint.write_bytes(b"no tensors")
+    with pytest.raises(ModelError, match=r"training: .*remove it to start anew"):
+        train(build_model(config, tokenizer()), tokenizer(), FORM, corridor(60), config, checkpoint=checkpoint)
 
 
 def test_saved_base_is_a_model_for_the_policy(tmp_path: Path) -> None:

@@ -227,6 +227,8 @@ def test_a_recorder_writes_the_whole_folder_and_resumes(tmp_path):
     first.on_episode_end(0, True, 1.0, 1, "reached", 0.1, run="r")
     assert read_summary(tmp_path / "summary.json")["finished"] is False
     first.close()  # as a kill would leave it
+    assert RunRecorder(config).finish(complete=False)["finished"] is False, "interrupted"
+    assert read_summary(tmp_path / "summary.json")["finished"] is False
 
     second = RunRecorder(config)
     second.on_episode_end(0, True, 1.0, 1, "reached", 0.1, run="r")  # latched, delivered again

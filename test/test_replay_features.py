@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+from disk_support import small_file_system
 
 from llmagent_ros.errors import ConfigError, ModelError, StoreError
 from llmagent_ros.learning.rl.replay import Replay
@@ -164,22 +164,13 @@ def test_many_rows_grow_the_file_and_stay_out_of_memory(replay: Replay) -> None:
 
 
 def test_a_full_disk_is_an_error_and_not_the_end_of_the_process(tmp_path: Path) -> None:
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(folder)]
-    try:
-        refused = subprocess.run(mount, capture_output=True, check=False).returncode
-    except FileNotFoundError:
-        refused = 1
-    if refused:
-        pytest.skip("mounting a small file system is not permitted here")
-    try:
-        with Replay(folder / "replay.sqlite") as replay:
-            replay.append([step(number) for number in range(400)])
-            replay.use_base("base", 4096)
-            with pytest.raises(StoreError, match="features: cannot be written: No space left"):
-                replay.put_features(range(401), np.ones((401, 4096)))
-            assert len(replay.missing_features(1000)) == 401
-            assert len(replay) == 400
-    finally:
-        subprocess.run(["umount", str(folder)], check=True)
+    with (
+        small_file_system(tmp_path / "disk", "2m") as folder,
+        Replay(folder / "replay.sqlite") as replay,
+    ):
+        replay.append([step(number) for number in range(400)])
+        replay.use_base("base", 4096)
+        with pytest.raises(StoreError, match="features: cannot be written: No space left"):
+            replay.put_features(range(401), np.ones((401, 4096)))
+        assert len(replay.missing_features(1000)) == 401
+        assert len(replay) == 400

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from disk_support import small_file_system
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -223,17 +224,8 @@ def test_a_failed_append_leaves_no_trace_in_the_ids(tmp_path: Path) -> None:
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)]
-    try:
-        refused = subprocess.run(mount, capture_output=True, check=False).returncode
-    except FileNotFoundError:
-        refused = 1
-    if refused:
-        pytest.skip("mounting a small file system is not permitted here")
-    yield folder
-    subprocess.run(["umount", str(folder)], check=True)
+    with small_file_system(tmp_path / "disk", "1m") as folder:
+        yield folder
 
 
 def test_a_full_disk_loses_nothing_acknowledged(small_disk: Path) -> None:

@@ -22,12 +22,11 @@ _HELD_OUT = 1000  # steps of the last shard that are only evaluated on
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> argparse.ArgumentParser:
     parser: argparse.ArgumentParser = subparsers.add_parser("pretrain", help=HELP, description=__doc__)
-    parser.add_argument("out", type=Path, help="folder for the model; OUT.logs keeps the logs, to go on with")
+    parser.add_argument("out", type=Path, help="folder for the model; OUT.logs and OUT.training are kept to go on with")
     parser.add_argument("--robot", default="sim_diffdrive", help="robot contract (default: %(default)s)")
     parser.add_argument("--tasks", nargs="+", default=["explore"], help="tasks to log (default: explore)")
-    parser.add_argument("--log-steps", type=int, default=60_000, help="steps to log of each task (default: 60000)")
-    parser.add_argument("--minutes", type=float, default=40.0, help="longest training time (default: %(default)s)")
-    parser.add_argument("--steps", type=int, default=8000, help="training steps (default: %(default)s)")
+    parser.add_argument("--log-steps", type=int, default=40_000, help="steps to log of each task (default: 40000)")
+    parser.add_argument("--steps", type=int, default=5000, help="training steps (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of the training (default: %(default)s)")
     parser.add_argument("--workers", type=int, default=2, help="processes that log, threads that train (default: 2)")
     return parser
@@ -46,18 +45,21 @@ def run(args: argparse.Namespace) -> int:
     steps = [step for path in logs for step in read_log(path)]
     held_out, steps = steps[-_HELD_OUT:], steps[:-_HELD_OUT]
     torch.set_num_threads(args.workers)
-    config = pretraining.PretrainConfig(steps=args.steps, minutes=args.minutes, seed=args.seed)
+    config = pretraining.PretrainConfig(steps=args.steps, seed=args.seed)
     form = PromptFormat()
     tokenizer = pretraining.train_tokenizer(pretraining.corpus(steps[:5000], form), config.vocabulary)
     model = pretraining.build_model(config, tokenizer)
     size = sum(p.numel() for p in model.parameters())
     print(f"training {size:,} parameters on {len(steps):,} logged steps", flush=True)
     began = time.monotonic()
-    done = pretraining.train(model, tokenizer, form, steps, config, _progress(config.steps))
+    training = args.out.with_name(args.out.name + ".training")
+    pretraining.train(
+        model, tokenizer, form, steps, config, checkpoint=training, progress=_progress(config.steps)
+    )
     facts = {
         "parameters": size,
         "logged_steps": len(steps),
-        "training_steps": done,
+        "training_steps": config.steps,
         "training_minutes": round((time.monotonic() - began) / 60, 1),
         "held_out_perplexity": round(pretraining.perplexity(model, tokenizer, form, held_out), 3),
         "held_out_perplexity_through_cue": round(
@@ -67,6 +69,7 @@ def run(args: argparse.Namespace) -> int:
     pretraining.save(model, tokenizer, args.out)
     add_projection(args.out, [step.scene for step in steps], args.robot)
     (args.out / CARD).write_text(_card(args, facts, asdict(config)), encoding="utf-8")
+    training.unlink(missing_ok=True)
     print(json.dumps(facts, indent=2))
     return 0
 
@@ -121,7 +124,7 @@ pipeline_tag: text-generation
 A Llama of {facts["parameters"]:,} parameters that reads the scene text of small robots. It is a starting point for
 adapters and critics, not a policy: nothing in its data says which action is good.
 
-- **Made by** `{command} --steps {args.steps} --minutes {args.minutes:g} --seed {args.seed}`
+- **Made by** `{command} --steps {args.steps} --seed {args.seed} --workers {args.workers}`
 - **Data**: {facts["logged_steps"]:,} steps of random, sticky behaviour in simulated worlds, logged as text.
   No expert, no demonstration, no reward.
 - **Objective**: next token on "scene, action -> next scene" and "scene -> the scene again", mostly through the tokens

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 import uuid
@@ -10,6 +9,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from llmagent_ros.bundle import ADAPTER, ADAPTER_CONFIG, CRITIC, MANIFEST, bundle_digest
+from llmagent_ros.durable import sync
 from llmagent_ros.errors import ModelError, StoreError
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
@@ -53,7 +53,7 @@ class BundleFiles:
                 raise ModelError(f"{source}: changed while it was copied")
             self.remove(digest)
             temporary.rename(final)
-            _sync(self.folder)
+            sync(self.folder)
         except OSError as error:
             raise StoreError(f"{final}: cannot be stored: {error.strerror}") from error
         finally:
@@ -103,13 +103,5 @@ class BundleFiles:
         # Only what belongs to a bundle; names are never taken from a file.
         for name in (name for name in (ADAPTER, ADAPTER_CONFIG, CRITIC, MANIFEST) if (source / name).exists()):
             shutil.copyfile(source / name, target / name, follow_symlinks=False)
-            _sync(target / name)
-        _sync(target)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+            sync(target / name)
+        sync(target)

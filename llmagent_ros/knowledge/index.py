@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import threading
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from numpy.typing import NDArray
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass as config_dataclass
 
+from llmagent_ros.durable import sync
 from llmagent_ros.errors import StoreError
 from llmagent_ros.types import FloatArray
 
@@ -235,17 +235,9 @@ def _read_header(path: Path) -> dict[str, Any]:
 
 def _publish(temporary: Path, final: Path) -> None:
     """Gives a file its name once its content is on the disk."""
-    _sync(temporary)
+    sync(temporary)
     temporary.replace(final)
-    _sync(final.parent)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    sync(final.parent)
 
 
 def _sha256(path: Path) -> str:

@@ -6,11 +6,10 @@ import math
 import threading
 import time
 import uuid
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass as plain_dataclass
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import numpy as np
 import torch
@@ -21,20 +20,23 @@ from rclpy.clock import Clock
 from rclpy.clock_type import ClockType
 from std_msgs.msg import String
 
-from llmagent_interfaces.msg import Adapter, Decision, Outcome, Scene, Task, Transition
+from llmagent_interfaces.msg import Adapter, Outcome, Scene
 from llmagent_interfaces.srv import SetTask
-from llmagent_ros.bundle import latest_bundle, load_bundle
+from llmagent_ros.bundle import latest_bundle
 from llmagent_ros.contract import load_contract
-from llmagent_ros.errors import LlmAgentError, ModelError
+from llmagent_ros.errors import LlmAgentError
 from llmagent_ros.learning.rl.critic import build_critic
 from llmagent_ros.nodes import common, qos
+from llmagent_ros.nodes.bundle_loader import BundleLoader
 from llmagent_ros.nodes.goals import GoalServer
+from llmagent_ros.nodes.policy_outputs import PolicyOutputs
 from llmagent_ros.nodes.retrieval import Retrieval
 from llmagent_ros.nodes.wire import decisions, sensors
 from llmagent_ros.nodes.wire.stamps import to_seconds
 from llmagent_ros.perception.text import clean_instruction
+from llmagent_ros.policy.deployment import Deployment, read_deployment
 from llmagent_ros.policy.language_model import LanguageModel, LanguageModelConfig
-from llmagent_ros.policy.text_policy import TextPolicy, Values
+from llmagent_ros.policy.text_policy import TextPolicy
 from llmagent_ros.policy.trace import EpisodeTrace
 from llmagent_ros.types import Decision as DecisionValue
 from llmagent_ros.types import Outcome as OutcomeValue
@@ -92,16 +94,6 @@ class _Work:
     ended_at: float | None = None  # wall time of its last outcome
 
 
-@plain_dataclass(frozen=True)
-class _Swap:
-    """A loaded bundle that is to act from the next decision on."""
-
-    adapter: dict[str, torch.Tensor] | None
-    values: Values | None
-    beta: float
-    name: str
-
-
 class PolicyNode(common.ManagedNode):
     """Lifecycle: the model loads in configure, commands flow only while active, zero is the last thing sent.
 
@@ -119,20 +111,15 @@ class PolicyNode(common.ManagedNode):
         self._teleop = (-math.inf, Velocity())  # wall time and value of a person's last command
         self._work: _Work | None = None
         self._episodes = 0
-        self._changed = threading.Condition()  # guards _work, _scene, _incoming, _active
+        self._changed = threading.Condition()  # guards _work, _scene, _active
         self._scene: Scene | None = None
-        self._command: TwistStamped | None = None  # the last one for a scene
-        self._incoming: _Swap | None = None
         self._thread: threading.Thread | None = None
-        self._loader = ThreadPoolExecutor(1, thread_name_prefix="bundle")
+        self._loader = BundleLoader(self, self._read_bundle)
         self._make_topics()
         self.starts_itself = self._config.autostart
 
     def _make_topics(self) -> None:
-        self._task_publisher = self.create_publisher(Task, "task", qos.LATEST)
-        self._decision_publisher = self.create_publisher(Decision, "decision", qos.COMMAND)
-        self._command_publisher = self.create_publisher(TwistStamped, "cmd_vel_policy", qos.COMMAND)
-        self._transition_publisher = self.create_publisher(Transition, "transition", qos.TRANSITION)
+        self._outputs = PolicyOutputs(self, self._contract)
         self._diagnostics = common.Diagnostics(self)
         self.create_subscription(Scene, "scene", self._on_scene, qos.COMMAND)
         self.create_subscription(Outcome, "outcome", self._on_outcome, qos.OUTCOME)
@@ -178,14 +165,14 @@ class PolicyNode(common.ManagedNode):
         if self._thread is not None:
             self._thread.join(timeout=5.0)
         self._finish("aborted", success=False)
-        self._stop_robot()
+        self._outputs.stop()
 
     def cleanup(self) -> None:
         self._policy = None
 
     def close(self) -> None:
         super().close()
-        self._loader.shutdown(wait=True, cancel_futures=True)
+        self._loader.close()
 
     # --- tasks -----------------------------------------------------------------------------------------
 
@@ -216,23 +203,20 @@ class PolicyNode(common.ManagedNode):
         if self._work is not work:
             return
         work.lessons = lessons[: self._config.lessons]
-        self._publish_task(work.id, work.instruction, work.episode)
+        self._outputs.task(work.id, work.instruction, work.episode)
 
     def _cancel(self) -> None:
         self._finish("cancelled", success=False)
-        self._stop_robot()
+        self._outputs.stop()
 
     def _finish(self, reason: str, *, success: bool) -> None:
         with self._changed:
             work, self._work, self._scene = self._work, None, None
             if work is None:
                 return
-            self._publish_transitions(work.trace.flush())
-        self._publish_task("", "", work.episode)
+            self._outputs.transitions(work.trace.flush())
+        self._outputs.task("", "", work.episode)
         self._goals.finish(success=success, reason=reason, total_reward=work.trace.total_reward, steps=work.trace.steps)
-
-    def _publish_task(self, task_id: str, instruction: str, episode: int) -> None:
-        self._task_publisher.publish(decisions.task_to_message(task_id, instruction, episode, self._now()))
 
     # --- what comes in ------------------------------------------------------------------------------------
 
@@ -242,7 +226,7 @@ class PolicyNode(common.ManagedNode):
             if work is None or message.task_id != work.id or not self._active:
                 return
             if work.trace.ended is not None or self._out_of_time(work, message):
-                self._publish_transitions(work.trace.on_scene(decisions.scene_from_message(message)))
+                self._outputs.transitions(work.trace.on_scene(decisions.scene_from_message(message)))
             else:
                 self._scene = message
                 self._changed.notify_all()
@@ -265,12 +249,12 @@ class PolicyNode(common.ManagedNode):
             if work is None or work.started is None or stamp <= work.started:
                 return  # of what was before
             outcome = decisions.outcome_from_message(message)
-            self._publish_transitions(work.trace.on_outcome(stamp, outcome))
+            self._outputs.transitions(work.trace.on_outcome(stamp, outcome))
             if outcome.ended:
                 work.ended_at = time.monotonic()
                 last, self._scene = self._scene, None
                 if last is not None:  # came before the outcome, and was not decided on yet
-                    self._publish_transitions(work.trace.on_scene(decisions.scene_from_message(last)))
+                    self._outputs.transitions(work.trace.on_scene(decisions.scene_from_message(last)))
         self._finish_if_complete(work)
 
     def _finish_if_complete(self, work: _Work) -> None:
@@ -307,39 +291,11 @@ class PolicyNode(common.ManagedNode):
     # --- adapters -----------------------------------------------------------------------------------------
 
     def _on_adapter(self, message: Adapter) -> None:
-        self._loader.submit(self._load, message.path, message.digest)
+        self._loader.load(message.path, message.digest)
 
-    def _load(self, path: str, digest: str) -> None:
-        """In the background: the next decision swaps it in. A bundle that is not sound changes nothing."""
-        try:
-            loaded = self._read_bundle(Path(path), digest)
-        except LlmAgentError as error:
-            self.get_logger().error(f"adapter not taken: {error}")
-            return
-        with self._changed:
-            self._incoming = loaded
-
-    def _read_bundle(self, path: Path, digest: str = "") -> _Swap:
-        """A bundle, checked against this model."""
+    def _read_bundle(self, path: Path, digest: str = "") -> Deployment:
         assert self._policy is not None, "configured"
-        model = self._policy.model
-        bundle = load_bundle(path)
-        if digest and bundle.digest != digest:
-            raise ModelError(f"{path}: digest {bundle.digest[:12]}, announced {digest[:12]}")
-        if bundle.meta.get("feature_digest") != model.feature_digest:
-            raise ModelError(f"{path}: made for another base model or prompt")
-        if tuple(bundle.meta.get("phrases", ())) != model.phrases:
-            raise ModelError(f"{path}: made for other action phrases")
-        try:
-            if bundle.adapter is not None:
-                model.check_adapter_state(bundle.adapter)
-            critic = build_critic(bundle.critic).to(model.device) if bundle.critic else None
-        except ModelError as error:
-            raise ModelError(f"{path}: {error}") from error
-        if critic is not None and (critic.features, critic.actions) != (model.feature_size, len(model.phrases)):
-            raise ModelError(f"{path}: its critic is for {critic.features} features and {critic.actions} phrases")
-        values = critic.values if critic is not None else None
-        return _Swap(bundle.adapter, values, float(bundle.meta.get("beta", 1.0)), path.name)
+        return read_deployment(path, self._policy.model, build_critic, digest)
 
     # --- the deciding thread --------------------------------------------------------------------------------
 
@@ -351,7 +307,7 @@ class PolicyNode(common.ManagedNode):
                     return
                 scene, work = self._scene, self._work
                 self._scene = None
-                incoming, self._incoming = self._incoming, None
+            incoming = self._loader.take()
             try:
                 if incoming is not None:
                     self._swap(incoming)
@@ -360,7 +316,7 @@ class PolicyNode(common.ManagedNode):
             except LlmAgentError as error:
                 self.get_logger().error(f"no decision: {error}")
 
-    def _swap(self, new: _Swap) -> None:
+    def _swap(self, new: Deployment) -> None:
         assert self._policy is not None
         self._policy.swap(new.adapter, new.values, beta=new.beta, name=new.name)
 
@@ -379,25 +335,19 @@ class PolicyNode(common.ManagedNode):
             scene, step, ended = decisions.scene_from_message(message), work.trace.steps, work.trace.ended is not None
             closed = work.trace.on_scene(scene) if ended else work.trace.on_decision(scene, decision)
             if not ended:
-                self._send_command(message, decision)
-            self._publish_transitions(closed)
+                self._outputs.command(message, decision.action)
+            self._outputs.transitions(closed)
         if not ended:
             self._publish_decision(message, work, decision, step, compute_ms)
         self._finish_if_complete(work)
 
-    def _send_command(self, scene: Scene, decision: DecisionValue) -> None:
-        command = sensors.velocity_to_message(self._contract.command(decision.action), 0.0, scene.header.frame_id)
-        command.header.stamp = scene.header.stamp
-        self._command_publisher.publish(command)
-        self._command = command
-
     def _is_answered(self, message: Scene, work: _Work) -> bool:
         """Whether this scene has its decision: it came again because the command was lost, which goes out again."""
         with self._changed:
-            last, command = work.trace.last_stamp, self._command
+            last = work.trace.last_stamp
             answered = last is not None and to_seconds(message.header.stamp) <= last
-            if answered and self._work is work and command is not None and command.header.stamp == message.header.stamp:
-                self._command_publisher.publish(command)
+            if answered and self._work is work:
+                self._outputs.repeat_command(message)
             return answered
 
     def _publish_decision(
@@ -405,34 +355,17 @@ class PolicyNode(common.ManagedNode):
     ) -> None:
         assert self._policy is not None
         prefix = self._policy.model.form.lessons(work.lessons)
-        message = decisions.decision_to_message(
-            decision, scene, run=self._run, step=step, prompt_prefix=prefix, compute_ms=compute_ms
+        self._outputs.decision(
+            scene, decision, run=self._run, step=step, prompt_prefix=prefix, compute_ms=compute_ms
         )
-        self._decision_publisher.publish(message)
         self._goals.feedback(step=step, scene=scene.text, action=decision.action, total_reward=work.trace.total_reward)
-
-    def _publish_transitions(self, closed: list[Any]) -> None:
-        for transition in closed:
-            self._transition_publisher.publish(decisions.transition_to_message(transition))
-
-    def _stop_robot(self) -> None:
-        # The node's clock may be a step behind the scene that was decided on last, since /clock comes on a topic of its
-        # own; a zero older than the command before would be taken for a jump of the clock.
-        now = self._now()
-        last = to_seconds(self._command.header.stamp) if self._command is not None else now
-        stamp = last if 0 < last - now <= 2 * self._contract.control_period else now
-        self._command_publisher.publish(
-            sensors.velocity_to_message(Velocity(), stamp, self._contract.frames.base)
-        )
-
-    def _now(self) -> float:
-        return to_seconds(self.get_clock().now().to_msg())
 
 
 def _warm_up(policy: TextPolicy) -> None:
-    """The first pass of a model is slow; better now than at the first scene."""
+    """The first passes of a model are slow; better now than at the first scene, or at the first with a critic."""
     for _ in range(3):
         policy.decide("nothing seen.", np.random.default_rng(0))
+        policy.model.features(["nothing seen."])
 
 
 def main() -> None:

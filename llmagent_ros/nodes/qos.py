@@ -2,60 +2,36 @@
 
 from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
 
-SENSOR = QoSProfile(
-    reliability=ReliabilityPolicy.BEST_EFFORT,
-    durability=DurabilityPolicy.VOLATILE,
-    history=HistoryPolicy.KEEP_LAST,
-    depth=5,
-)
+
+def _profile(depth: int, *, reliable: bool = True, kept: bool = False) -> QoSProfile:
+    """kept: one who comes late still gets the last `depth` messages."""
+    return QoSProfile(
+        reliability=ReliabilityPolicy.RELIABLE if reliable else ReliabilityPolicy.BEST_EFFORT,
+        durability=DurabilityPolicy.TRANSIENT_LOCAL if kept else DurabilityPolicy.VOLATILE,
+        history=HistoryPolicy.KEEP_LAST,
+        depth=depth,
+    )
+
+
+SENSOR = _profile(5, reliable=False)
 """Readings: a late one is worth nothing."""
 
-RELIABLE_SENSOR = QoSProfile(
-    reliability=ReliabilityPolicy.RELIABLE,
-    durability=DurabilityPolicy.VOLATILE,
-    history=HistoryPolicy.KEEP_LAST,
-    depth=5,
-)
+RELIABLE_SENSOR = _profile(5)
 """What the simulator offers: best-effort subscribers match it too, and in lockstep no reading may be lost."""
 
-COMMAND = QoSProfile(
-    reliability=ReliabilityPolicy.RELIABLE,
-    durability=DurabilityPolicy.VOLATILE,
-    history=HistoryPolicy.KEEP_LAST,
-    depth=10,
-)
+COMMAND = _profile(10)
 """Commands, scenes, decisions."""
 
-OUTCOME = QoSProfile(
-    reliability=ReliabilityPolicy.RELIABLE,
-    durability=DurabilityPolicy.TRANSIENT_LOCAL,
-    history=HistoryPolicy.KEEP_LAST,
-    depth=100,
-)
+OUTCOME = _profile(100, kept=True)
 """Outcomes: a policy that the world found late must still learn that its episode has ended."""
 
-LATEST = QoSProfile(
-    reliability=ReliabilityPolicy.RELIABLE,
-    durability=DurabilityPolicy.TRANSIENT_LOCAL,
-    history=HistoryPolicy.KEEP_LAST,
-    depth=1,
-)
+LATEST = _profile(1, kept=True)
 """Latest state: one who comes late still gets it."""
 
-TRANSITION = QoSProfile(
-    reliability=ReliabilityPolicy.RELIABLE,
-    durability=DurabilityPolicy.TRANSIENT_LOCAL,
-    history=HistoryPolicy.KEEP_LAST,
-    depth=2000,
-)
+TRANSITION = _profile(2000, kept=True)
 """Transitions: a learner that was restarted gets the last ones again and stores each once."""
 
 
 def service(depth: int) -> QoSProfile:
     """For a service that many may ask at once; depth: requests and answers that may wait in the middleware."""
-    return QoSProfile(
-        reliability=ReliabilityPolicy.RELIABLE,
-        durability=DurabilityPolicy.VOLATILE,
-        history=HistoryPolicy.KEEP_LAST,
-        depth=depth,
-    )
+    return _profile(depth)

@@ -165,18 +165,18 @@ class RecorderNode(common.Node):
 
     def _finish_run(self) -> None:
         self._settle.cancel()
-        self._write()
+        self._write(complete=True)
         self.finished = 0
 
-    def _write(self) -> None:
+    def _write(self, *, complete: bool) -> None:
         recorder, self._recorder = self._recorder, None
         if recorder is not None:
-            summary = recorder.finish()
+            summary = recorder.finish(complete=complete)
             print(_table(summary, self._out), flush=True)
 
     def close(self) -> None:
         """Writes the summary of a run that was interrupted."""
-        self._write()
+        self._write(complete=False)
 
 
 def _table(summary: Mapping[str, Any], out: Path) -> str:

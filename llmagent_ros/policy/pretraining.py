@@ -17,19 +17,24 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from llmagent_ros.errors import ModelError
+from llmagent_ros.optimiser_state import load_optimiser, optimiser_tensors, part
 from llmagent_ros.policy.logs import LoggedStep
 from llmagent_ros.policy.prompt import PromptFormat
 
 PAD, BOS, EOS = "<pad>", "<s>", "</s>"
 _WORDS_AND_NUMBERS = r" ?-?\d+\.\d| ?-?\d+| ?\p{L}+| ?[^\s\p{L}\d]|\s+"
+CHECKPOINT_STEPS = 250
 
 
 @dataclass(frozen=True)
 class PretrainConfig:
-    """Sizes and schedule. minutes: the training stops there even if `steps` are not done."""
+    """Sizes and schedule; steps are those of the optimiser, batch_size is in sequences."""
 
     layers: int = 3
     width: int = 128
@@ -37,12 +42,11 @@ class PretrainConfig:
     vocabulary: int = 768
     max_positions: int = 1024
     batch_size: int = 32
-    steps: int = 8000
+    steps: int = 5000
     learning_rate: float = 2e-3
     warmup: int = 100
     gist_share: float = 0.9
     recall_share: float = 0.5
-    minutes: float = 40.0
     seed: int = 0
 
 
@@ -146,27 +150,28 @@ def train(
     form: PromptFormat,
     steps: Sequence[LoggedStep],
     config: PretrainConfig,
+    *,
+    checkpoint: Path | None = None,
     progress: Callable[[int, float, float], None] | None = None,
-) -> int:
-    """Trains in place with AdamW and a cosine schedule; returns the steps done.
+) -> None:
+    """Trains in place with AdamW, a warm-up and a cosine schedule. What a step sees depends on the seed and its number.
 
     Args:
+        checkpoint: file that is written now and then; training goes on from it, and ends as if never interrupted.
         progress: called with (step, loss, seconds so far).
+
+    Raises:
+        ModelError: the checkpoint cannot be read, or is that of another training.
     """
-    encoder, rng = _Encoder(tokenizer, form), np.random.default_rng(config.seed)
+    encoder = _Encoder(tokenizer, form)
     optimiser = torch.optim.AdamW(model.parameters(), lr=config.learning_rate, weight_decay=0.01, betas=(0.9, 0.98))
     start = time.monotonic()
     model.train()
-    done = 0
+    done = _resume(checkpoint, model, optimiser, config)
     while done < config.steps:
-        elapsed = time.monotonic() - start
-        # the schedule follows whichever of the two budgets is used up first
-        used = max(done / config.steps, elapsed / (60 * config.minutes))
-        if used >= 1:
-            break
-        scale = min(1.0, (done + 1) / config.warmup) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * used)))
+        rng = np.random.default_rng([config.seed, done])
         for group in optimiser.param_groups:
-            group["lr"] = config.learning_rate * scale
+            group["lr"] = config.learning_rate * _schedule(done, config)
         picked = rng.integers(len(steps), size=config.batch_size)
         recall = rng.random(config.batch_size) < config.recall_share
         chosen = [encoder.encode(steps[i], recall=bool(r)) for i, r in zip(picked, recall, strict=True)]
@@ -178,10 +183,46 @@ def train(
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimiser.step()
         done += 1
+        if checkpoint is not None and done % CHECKPOINT_STEPS == 0 and done < config.steps:
+            _save_training(checkpoint, model, optimiser, config, done)
         if progress is not None:
             progress(done, float(loss.detach()), time.monotonic() - start)
     model.eval()
-    return done
+
+
+def _schedule(step: int, config: PretrainConfig) -> float:
+    """Share of the learning rate at a step: linear warm-up, cosine to 2 %."""
+    return min(1.0, (step + 1) / config.warmup) * (0.51 + 0.49 * math.cos(math.pi * step / config.steps))
+
+
+def _save_training(
+    path: Path, model: LlamaForCausalLM, optimiser: torch.optim.Optimizer, config: PretrainConfig, done: int
+) -> None:
+    tensors = {f"model/{name}": p.detach().clone() for name, p in model.named_parameters()}
+    tensors |= optimiser_tensors("optimiser", optimiser)
+    partial = path.with_name(path.name + ".partial")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_file(tensors, partial, metadata={"step": str(done), "config": str(config)})
+    partial.replace(path)
+
+
+def _resume(
+    path: Path | None, model: LlamaForCausalLM, optimiser: torch.optim.Optimizer, config: PretrainConfig
+) -> int:
+    """Puts a checkpoint back; returns the steps done."""
+    if path is None or not path.exists():
+        return 0
+    try:
+        with safe_open(path, "pt") as file:
+            facts = file.metadata()
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+    except (SafetensorError, OSError) as error:
+        raise ModelError(f"{path}: cannot be read: {error}; remove it to start anew") from error
+    if facts.get("config") != str(config):
+        raise ModelError(f"{path}: of a training with other settings ({facts.get('config')}); remove it to start anew")
+    model.load_state_dict(part(tensors, "model"), strict=False)  # the output layer is tied to the embedding
+    load_optimiser(part(tensors, "optimiser"), optimiser)
+    return int(facts["step"])
 
 
 @torch.inference_mode()

@@ -11,8 +11,9 @@ from collections.abc import Callable
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 
+from llmagent_ros.durable import sync
 from llmagent_ros.errors import StoreError
-from llmagent_ros.recording.files import make_folder, sync_folder, write_fully
+from llmagent_ros.recording.files import make_folder, write_fully
 
 
 @dataclass(frozen=True)
@@ -112,7 +113,7 @@ class EpisodeLog:
             os.fsync(self._descriptor)
         if not whole:
             self._append_line(_csv_line(_HEADER))
-            sync_folder(self.path.parent)
+            sync(self.path.parent)
 
     def _append_line(self, line: bytes) -> None:
         size = os.fstat(self._descriptor).st_size

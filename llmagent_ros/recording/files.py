@@ -6,6 +6,7 @@ import os
 import tempfile
 from pathlib import Path
 
+from llmagent_ros.durable import sync
 from llmagent_ros.errors import StoreError
 
 
@@ -19,15 +20,6 @@ def make_folder(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise StoreError(f"{folder}: cannot be made: {error.strerror}") from error
-
-
-def sync_folder(folder: Path) -> None:
-    """fsync a folder, so that a file just made or renamed in it survives a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def write_fully(descriptor: int, data: bytes) -> None:
@@ -56,7 +48,7 @@ def write_atomic(path: Path, data: bytes) -> None:
             os.close(descriptor)
         temporary.replace(path)
         temporary = None
-        sync_folder(path.parent)
+        sync(path.parent)
     except OSError as error:
         raise StoreError(f"{path}: cannot be written: {error.strerror}") from error
     finally:

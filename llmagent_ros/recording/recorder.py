@@ -111,11 +111,15 @@ class RunRecorder:
         """See `RunMetrics.on_guard`."""
         self.metrics.on_guard(reasons)
 
-    def finish(self) -> dict[str, Any]:
-        """Write the last report, summary.json and the picture, close everything; the summary as written."""
+    def finish(self, *, complete: bool = True) -> dict[str, Any]:
+        """Write the last report, summary.json and the picture, close everything; the summary as written.
+
+        Args:
+            complete: whether the run came to its end; written down as `finished`. False when it was interrupted.
+        """
         try:
             self._report()
-            summary = self._write_summary(finished=True)
+            summary = self._write_summary(finished=complete)
             plot_learning_curve(self.metrics.episodes, self.config.out / "learning_curve.png", self._title())
         finally:
             self.close()

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from llmagent_ros.durable import sync
 from llmagent_ros.errors import ModelError, StoreError
 
 TENSORS, FACTS = "learner.safetensors", "learner.json"
@@ -32,12 +31,12 @@ def save(folder: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) 
         save_file({name: t.contiguous() for name, t in tensors.items()}, partial / TENSORS)
         (partial / FACTS).write_text(json.dumps(facts), encoding="utf-8")
         for path in (*partial.iterdir(), partial):
-            _sync(path)
+            sync(path)
         shutil.rmtree(old, ignore_errors=True)
         if folder.exists():
             folder.rename(old)
         partial.rename(folder)
-        _sync(folder.parent)
+        sync(folder.parent)
         shutil.rmtree(old, ignore_errors=True)
     except OSError as error:
         raise StoreError(f"{folder}: checkpoint cannot be written: {error.strerror or error}") from error
@@ -63,35 +62,3 @@ def load(folder: Path, feature_digest: str) -> tuple[dict[str, Tensor], dict[str
 
 def exists(folder: Path) -> bool:
     return (folder / FACTS).is_file() or (folder.with_name(folder.name + ".old") / FACTS).is_file()
-
-
-def part(tensors: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
-    """The tensors below `name`/."""
-    return {key.removeprefix(f"{name}/"): tensor for key, tensor in tensors.items() if key.startswith(f"{name}/")}
-
-
-def optimiser_tensors(name: str, optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """Adam's moments and step counts, as `name`/index/key."""
-    state = optimiser.state_dict()["state"]
-    return {
-        f"{name}/{index}/{key}": value.detach().cpu().clone()
-        for index, values in state.items()
-        for key, value in values.items()
-    }
-
-
-def load_optimiser(tensors: Mapping[str, Tensor], optimiser: torch.optim.Optimizer) -> None:
-    """Puts back what `optimiser_tensors` gave; settings such as the learning rate stay as configured."""
-    state: dict[int, dict[str, Tensor]] = {}
-    for name, tensor in tensors.items():
-        index, key = name.split("/")
-        state.setdefault(int(index), {})[key] = tensor
-    optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -31,6 +31,7 @@ from llmagent_ros.learning.rl import checkpoint
 from llmagent_ros.learning.rl.config import LearnerConfig
 from llmagent_ros.learning.rl.critic import Critic
 from llmagent_ros.learning.rl.replay import Replay
+from llmagent_ros.optimiser_state import load_optimiser, optimiser_tensors, part
 from llmagent_ros.types import Transition
 
 
@@ -221,7 +222,7 @@ class Learner:
         tensors = {f"{part}/{name}": tensor for part, state in modules.items() for name, tensor in state.items()}
         tensors |= {f"deployed/{name}": tensor for name, tensor in self._deployed.items()}
         for name, optimiser in (("critic", self._critic_optimiser), ("actor", self._actor_optimiser)):
-            tensors |= checkpoint.optimiser_tensors(f"{name}_optimiser", optimiser)
+            tensors |= optimiser_tensors(f"{name}_optimiser", optimiser)
         facts = {
             "updates": self.updates,
             "actor_updates": self.actor_updates,
@@ -240,13 +241,13 @@ class Learner:
         """
         tensors, facts = checkpoint.load(folder, self.model.feature_digest)
         self.replay.check_state(facts["replay"])
-        self.critic.load_state(checkpoint.part(tensors, "critic"))
-        self._target.load_state(checkpoint.part(tensors, "target"))
-        self.model.load_adapter_state(checkpoint.part(tensors, "adapter"))
-        self._deployed = checkpoint.part(tensors, "deployed")
+        self.critic.load_state(part(tensors, "critic"))
+        self._target.load_state(part(tensors, "target"))
+        self.model.load_adapter_state(part(tensors, "adapter"))
+        self._deployed = part(tensors, "deployed")
         self._good = (self.critic.state(), dict(self._deployed))
         for name, optimiser in (("critic", self._critic_optimiser), ("actor", self._actor_optimiser)):
-            checkpoint.load_optimiser(checkpoint.part(tensors, f"{name}_optimiser"), optimiser)
+            load_optimiser(part(tensors, f"{name}_optimiser"), optimiser)
         self.updates, self.actor_updates = facts["updates"], facts["actor_updates"]
         self._rng.bit_generator.state = facts["random"]
 

@@ -71,7 +71,8 @@ def decision_from_message(message: DecisionMessage) -> Decision:
     """The choice in a message.
 
     Raises:
-        ConfigError: its lists are not of one length, or the action is not among the candidates.
+        ConfigError: its lists are not of one length, the action is not among the candidates,
+            or its source is not one of `Source`.
     """
     candidates = tuple(message.candidates)
     probabilities, values = np.array(message.probabilities, np.float32), np.array(message.values, np.float32)
@@ -81,7 +82,8 @@ def decision_from_message(message: DecisionMessage) -> Decision:
         )
     if message.action not in candidates:
         raise UnknownNameError("action phrase", message.action, candidates)
-    return Decision(message.action, message.log_probability, candidates, probabilities, values, message.adapter)
+    source = _source(message.source)
+    return Decision(message.action, message.log_probability, candidates, probabilities, values, message.adapter, source)
 
 
 def outcome_to_message(outcome: Outcome, stamp: float) -> OutcomeMessage:
