@@ -35,7 +35,7 @@ def test_it_draws_on_the_terminal_of_the_launch_and_gives_it_back(tmp_path: Path
         decision.publish(
             Decision(
                 scene="ball ahead", candidates=["left", "right"], probabilities=[0.2, 0.8], values=[0.0, 0.0],
-                action="right", adapter="v000012",
+                action="right", source="policy", adapter="v000012",
             )
         )  # fmt: skip
         shown = ""

@@ -91,6 +91,7 @@ class World:
                 probabilities=[0.75, 0.25],
                 values=[0.0, 0.0],
                 action="left",
+                source="policy",
                 adapter=f"v{episode}",
                 compute_ms=2.0,
             )
