@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Collection, Iterable
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +66,8 @@ class Goal:
     """One goal of ExecuteTask and what became of it."""
 
     def __init__(self, agent: Agent, instruction: str, time_limit: float) -> None:
-        self._graph = agent.graph
+        self._graph, self._agent, self._instruction = agent.graph, agent, instruction
+        self._before = {m.id for m in agent.tasks}
         self.feedback: list[ExecuteTask.Feedback] = []
         request = ExecuteTask.Goal(instruction=instruction)
         request.time_limit = time_limit
@@ -84,6 +87,11 @@ class Goal:
         self.feedback.append(message.feedback)
 
     @property
+    def task_id(self) -> str:
+        """The id of the task that this goal became."""
+        return self._agent.announced(self._instruction, self._before)
+
+    @property
     def done(self) -> bool:
         return self._result is not None and self._result.done()
 
@@ -100,6 +108,16 @@ class Goal:
     def cancel(self) -> None:
         future = self.handle.cancel_goal_async()
         self._graph.until(future.done, "the cancel is not answered")
+
+
+@dataclass(frozen=True)
+class Episode:
+    """What the graph said in one episode, in order, and nothing twice."""
+
+    scenes: list[Scene]  # one more than steps
+    decisions: list[Decision]  # one a step
+    commands: list[TwistStamped]  # one a step
+    outcomes: list[Outcome]  # one a step
 
 
 class Agent:
@@ -127,6 +145,34 @@ class Agent:
     def send(self, instruction: str, time_limit: float = 0.0) -> Goal:
         return Goal(self, instruction, time_limit)
 
+    def announced(self, instruction: str, before: Collection[str] = ()) -> str:
+        """The id of the first task with this instruction, but for those that were there before."""
+
+        def said() -> list[str]:
+            return [str(m.id) for m in self.tasks if m.instruction == instruction and m.id not in before]
+
+        return self.graph.until(said, "the task is not taken")[0]
+
+    def episode(self, task_id: str, steps: int) -> Episode:
+        """What belongs to an episode that has ended, as soon as all of it is there.
+
+        The result may overtake what the topics still hold. A machine that stalls sends a reading, a scene or a command
+        again, under the same stamp. A decision on the last scene may have been made or not; it is no step.
+        """
+
+        def complete() -> Episode | None:
+            scenes = _once(m for m in self.scenes if m.task_id == task_id)
+            chosen = _once(m for m in self.decisions if m.task_id == task_id)[:steps]
+            if (len(scenes), len(chosen)) != (steps + 1, steps):
+                return None
+            decided, end = [key(m.header.stamp) for m in chosen], key(scenes[-1].header.stamp)
+            commands = _once(m for m in self.commands if key(m.header.stamp) in decided)
+            outcomes = _once(m for m in self.outcomes if decided[0] < key(m.header.stamp) <= end)
+            found = Episode(scenes, chosen, commands, outcomes)
+            return found if len(commands) == len(outcomes) == steps else None
+
+        return self.graph.until(complete, f"not one scene, decision, command and outcome for {steps} steps")
+
     def state(self) -> str:
         return str(self.graph.call(GetState, "policy/get_state", GetState.Request()).current_state.label)
 
@@ -152,6 +198,14 @@ class Agent:
         """Stamps of scenes of a task that no decision answers."""
         decided = {key(m.header.stamp) for m in self.decisions if m.task_id == task_id}
         return {key(m.header.stamp) for m in self.scenes if m.task_id == task_id} - decided
+
+
+def _once(messages: Iterable[Any]) -> list[Any]:
+    """The messages, of each stamp the first."""
+    first: dict[int, Any] = {}
+    for message in messages:
+        first.setdefault(key(message.header.stamp), message)
+    return list(first.values())
 
 
 def is_zero(message: TwistStamped) -> bool:

@@ -45,10 +45,7 @@ class World:
         """One episode; its result and how long that took after everything was said, s."""
         instruction = f"go to the red ball number {len(self.transitions)}"
         goal = Goal(self, instruction, 0.0)
-        wanted = [m for m in self.tasks if m.instruction == instruction]
-        while not wanted:
-            self.graph.spin_once()
-            wanted = [m for m in self.tasks if m.instruction == instruction]
+        wanted = self.graph.until(lambda: [m for m in self.tasks if m.instruction == instruction], "no task")
         self.time += PERIOD
         before = len(self.decisions)
         self.say(wanted[0])

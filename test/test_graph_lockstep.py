@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from graph_support import EVERYTHING, LONG, Agent, task_file
+from graph_support import EVERYTHING, LONG, Agent, Episode, task_file
 from rclpy.action import ActionClient
 from ros_support import Graph, Process
 
@@ -34,33 +34,21 @@ def run_episodes(agent: Agent, seed: int) -> list[dict[str, Any]]:
     told = []
     for episode in range(EPISODES):
         instruction = agent.reset(seed if episode == 0 else None)
-        _, result = agent.send(instruction).result()
-        told.append({"instruction": instruction, **tell(agent, result)})
+        goal = agent.send(instruction)
+        _, result = goal.result()
+        told.append({"instruction": instruction, **tell(agent.episode(goal.task_id, result.steps), result)})
     return told
 
 
-def tell(agent: Agent, result: ExecuteTask.Result) -> dict[str, Any]:
-    """The episode that has just ended. A decision on its last scene may have been made or not; it is no step."""
-    steps = result.steps
-    task = agent.decisions[-1].task_id
-    choices = [m for m in agent.decisions if m.task_id == task][:steps]
-    decided = [key(m.header.stamp) for m in choices]
-
-    def collected() -> tuple[list[Any], ...] | None:
-        scenes = [m for m in agent.scenes if m.task_id == task]
-        commands = [m for m in agent.commands if key(m.header.stamp) in decided]
-        outcomes = [m for m in agent.outcomes if decided[0] < key(m.header.stamp) <= key(scenes[-1].header.stamp)]
-        all_there = (len(scenes), len(commands), len(outcomes)) == (steps + 1, steps, steps)
-        return (scenes, commands, outcomes) if all_there else None
-
-    scenes, commands, outcomes = agent.graph.until(collected, f"not one scene, command and outcome for {steps} steps")
+def tell(episode: Episode, result: ExecuteTask.Result) -> dict[str, Any]:
+    begin = key(episode.scenes[0].header.stamp)
     return {
-        "scenes": [(m.text, tuple(m.unknown)) for m in scenes],
-        "choices": [(m.step, m.scene, m.action, round(m.log_probability, 5)) for m in choices],
-        "outcomes": [(round(m.reward, 5), m.terminated, m.truncated, m.reason) for m in outcomes],
-        "times": [round((key(m.header.stamp) - decided[0]) * 1e-9, 6) for m in outcomes],
-        "commands": [(round(m.twist.linear.x, 6), round(m.twist.angular.z, 6)) for m in commands],
-        "result": (result.success, result.reason, steps, round(result.total_reward, 5)),
+        "scenes": [(m.text, tuple(m.unknown)) for m in episode.scenes],
+        "choices": [(m.step, m.scene, m.action, round(m.log_probability, 5)) for m in episode.decisions],
+        "outcomes": [(round(m.reward, 5), m.terminated, m.truncated, m.reason) for m in episode.outcomes],
+        "times": [round((key(m.header.stamp) - begin) * 1e-9, 6) for m in episode.outcomes],
+        "commands": [(round(m.twist.linear.x, 6), round(m.twist.angular.z, 6)) for m in episode.commands],
+        "result": (result.success, result.reason, result.steps, round(result.total_reward, 5)),
     }
 
 

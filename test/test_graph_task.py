@@ -60,17 +60,13 @@ def test_every_step_has_feedback_and_the_time_limit_ends_it(agent: Agent) -> Non
     status, result = goal.result()
     assert (status, result.success, result.reason, result.steps) == (GoalStatus.STATUS_ABORTED, False, "timeout", 5)
     agent.graph.until(lambda: len(goal.feedback) >= 5, "feedback is missing")
+    episode = agent.episode(goal.task_id, 5)
     assert [m.step for m in goal.feedback] == list(range(5))
-    decisions = agent.decisions[-5:]
-    assert [m.action for m in goal.feedback] == [m.action for m in decisions]
-    assert [m.scene for m in goal.feedback] == [m.scene for m in decisions]
-    assert {m.action for m in decisions} <= set(load_contract("sim_diffdrive").phrases)
+    assert [m.action for m in goal.feedback] == [m.action for m in episode.decisions]
+    assert [m.scene for m in goal.feedback] == [m.scene for m in episode.decisions]
+    assert {m.action for m in episode.decisions} <= set(load_contract("sim_diffdrive").phrases)
     assert all("go to the red ball" in m.scene for m in goal.feedback)
-    last = key(agent.scenes[-1].header.stamp)
-    counted = [m for m in agent.outcomes if key(m.header.stamp) <= last]  # its last zero moves the world on
-    rewards = [m.reward for m in counted[-5:]]
-    assert key(counted[-1].header.stamp) == last
-    assert result.total_reward == pytest.approx(sum(rewards), abs=1e-5)
+    assert result.total_reward == pytest.approx(sum(m.reward for m in episode.outcomes), abs=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -84,13 +80,12 @@ def test_the_end_that_the_world_says_is_the_result(
     agent: Agent, tmp_path: Path, changes: dict[str, float], success: bool, reason: str, status: int
 ) -> None:
     instruction = agent.reset(seed=2, task=str(task_file(tmp_path, **{"max_steps": ENDLESS} | changes)))
-    before = len(agent.outcomes)
     goal = start(agent, instruction)
     got, result = goal.result()
     assert (got, result.success, result.reason) == (status, success, reason)
     assert result.steps == (1 if success else 3)
-    agent.graph.until(lambda: len(agent.outcomes) >= before + result.steps, "outcomes are missing")
-    ends = [(m.terminated, m.truncated) for m in agent.outcomes[before:]]
+    outcomes = agent.episode(goal.task_id, result.steps).outcomes
+    ends = [(m.terminated, m.truncated) for m in outcomes]
     assert ends == [(False, False)] * (result.steps - 1) + [(success, not success)]
     agent.reset(task=str(task_file(tmp_path, max_steps=ENDLESS)))
 
@@ -103,12 +98,12 @@ def test_cancel_ends_it_with_a_zero_and_no_decision_follows(agent: Agent) -> Non
     assert (status, result.success, result.reason) == (GoalStatus.STATUS_CANCELED, False, "cancelled")
     assert result.steps >= 3
     check_stopped(agent)
-    assert agent.tasks[-1].instruction == "", "nothing is left to do"
+    agent.graph.until(lambda: agent.tasks[-1].instruction == "", "something is left to do")
 
 
 def by_goal(agent: Agent, instruction: str) -> str:
     assert start(agent, instruction).accepted
-    return announced(agent, instruction)
+    return agent.announced(instruction)
 
 
 def by_service(agent: Agent, instruction: str) -> str:
@@ -119,19 +114,14 @@ def by_service(agent: Agent, instruction: str) -> str:
 
 def by_topic(agent: Agent, instruction: str) -> str:
     agent.graph.publisher(String, "set_task").publish(String(data=instruction))
-    return announced(agent, instruction)
-
-
-def announced(agent: Agent, instruction: str) -> str:
-    said = agent.graph.until(lambda: [m for m in agent.tasks if m.instruction == instruction], "the task is not taken")
-    return str(said[-1].id)
+    return agent.announced(instruction)
 
 
 @pytest.mark.parametrize("how", [by_goal, by_service, by_topic])
 def test_another_task_pre_empts(agent: Agent, how: Callable[[Agent, str], str]) -> None:
     first = start(agent, "go to the blue pillar")
     first.wait_for_steps(2)
-    old, instruction = agent.decisions[-1].task_id, f"go to the green cylinder {how.__name__}"
+    old, instruction = first.task_id, f"go to the green cylinder {how.__name__}"
     new = how(agent, instruction)
     status, result = first.result()
     assert (status, result.success, result.reason) == (GoalStatus.STATUS_ABORTED, False, "preempted")

@@ -7,9 +7,8 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from rclpy.node import Node
-
 from llmagent_ros.errors import LlmAgentError
+from llmagent_ros.nodes.common import ManagedNode
 from llmagent_ros.policy.deployment import Deployment
 
 
@@ -20,7 +19,7 @@ class BundleLoader:
         read: (path, announced digest) to what may act; raises LlmAgentError.
     """
 
-    def __init__(self, node: Node, read: Callable[[Path, str], Deployment]) -> None:
+    def __init__(self, node: ManagedNode, read: Callable[[Path, str], Deployment]) -> None:
         self._node, self._read = node, read
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="bundle")
         self._lock = threading.Lock()
@@ -45,6 +44,9 @@ class BundleLoader:
             loaded = self._read(path, digest)
         except LlmAgentError as error:
             self._node.get_logger().error(f"adapter not taken: {error}")
+            return
+        except Exception:  # nobody looks at the future
+            self._node.fail()
             return
         with self._lock:
             self._loaded = loaded

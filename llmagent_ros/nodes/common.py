@@ -272,6 +272,27 @@ class ManagedNode(LifecycleNode):
                 raise self._error or LlmAgentError(f"node {self.get_name()}: did not start")
         self._starting = False
 
+    def work(self, task: Callable[[], None], name: str) -> threading.Thread:
+        """A started thread. An exception that leaves `task` ends the node with its traceback and exit code 1.
+
+        A node whose thread is gone looks alive and does nothing: better that it dies and is started again.
+        """
+
+        def run() -> None:
+            try:
+                task()
+            except Exception:
+                self.fail()
+
+        thread = threading.Thread(target=run, name=name, daemon=True)
+        thread.start()
+        return thread
+
+    def fail(self) -> None:
+        """Ends the node because of the exception that is being handled, a defect. From any thread."""
+        self.get_logger().fatal(traceback.format_exc())
+        self.finished = 1
+
     def configure(self) -> None: ...
 
     def activate(self) -> None: ...

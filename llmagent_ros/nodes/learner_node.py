@@ -132,8 +132,7 @@ class LearnerNode(common.ManagedNode):
 
     def activate(self) -> None:
         self._active = True
-        self._thread = threading.Thread(target=self._learn_forever, name="learn", daemon=True)
-        self._thread.start()
+        self._thread = self.work(self._learn_forever, "learn")
 
     def deactivate(self) -> None:
         if not self._active:

@@ -153,8 +153,7 @@ class PolicyNode(common.ManagedNode):
 
     def activate(self) -> None:
         self._active = True
-        self._thread = threading.Thread(target=self._decide_forever, name="decide", daemon=True)
-        self._thread.start()
+        self._thread = self.work(self._decide_forever, "decide")
 
     def deactivate(self) -> None:
         if not self._active:

@@ -32,8 +32,8 @@ def save(folder: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) 
         (partial / FACTS).write_text(json.dumps(facts), encoding="utf-8")
         for path in (*partial.iterdir(), partial):
             sync(path)
-        shutil.rmtree(old, ignore_errors=True)
-        if folder.exists():
+        if folder.exists():  # else `old` is the only whole one
+            shutil.rmtree(old, ignore_errors=True)
             folder.rename(old)
         partial.rename(folder)
         sync(folder.parent)
