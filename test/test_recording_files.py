@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from llmagent_ros.errors import StoreError, UnknownNameError
-from llmagent_ros.recording.episodes import Episode, EpisodeLog, read_episodes
+from llmagent_ros.recording.episodes import Episode, EpisodeLog, read_episodes, recorded_episodes
 from llmagent_ros.recording.plot import plot_learning_curve, plot_runs
 from llmagent_ros.recording.recorder import RecorderConfig, RunRecorder
 from llmagent_ros.recording.summary import read_summary, write_summary
@@ -40,6 +40,12 @@ def test_episodes_are_read_back_and_appended_to(tmp_path):
     log.append(episode(3))
     log.close()
     assert read_episodes(path) == [episode(i) for i in range(4)]
+
+
+def test_a_run_that_goes_on_knows_how_many_episodes_it_has(tmp_path):
+    assert recorded_episodes(tmp_path) == recorded_episodes(tmp_path / "none") == 0
+    filled(tmp_path / "episodes.csv", 3)
+    assert recorded_episodes(tmp_path) == 3
 
 
 def test_every_cut_of_the_last_line_loses_only_that_episode(tmp_path):

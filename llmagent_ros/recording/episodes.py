@@ -15,6 +15,8 @@ from llmagent_ros.durable import sync
 from llmagent_ros.errors import StoreError
 from llmagent_ros.recording.files import make_folder, write_fully
 
+EPISODES = "episodes.csv"  # in a run's folder
+
 
 @dataclass(frozen=True)
 class Episode:
@@ -123,6 +125,12 @@ class EpisodeLog:
         except OSError as error:
             os.ftruncate(self._descriptor, size)
             raise StoreError(f"{self.path}: cannot be written: {error.strerror}") from error
+
+
+def recorded_episodes(out: Path) -> int:
+    """How many episodes a run's folder holds already; 0 when it has no episodes.csv. See `read_episodes`."""
+    path = out / EPISODES
+    return len(read_episodes(path)) if path.exists() else 0
 
 
 def read_episodes(path: Path) -> list[Episode]:

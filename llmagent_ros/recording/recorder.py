@@ -11,7 +11,7 @@ from typing import Annotated, Any
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
-from llmagent_ros.recording.episodes import Episode, EpisodeLog
+from llmagent_ros.recording.episodes import EPISODES, Episode, EpisodeLog
 from llmagent_ros.recording.metrics import RECENT_EPISODES, RunMetrics, success_share
 from llmagent_ros.recording.plot import plot_learning_curve
 from llmagent_ros.recording.summary import write_summary
@@ -49,7 +49,7 @@ class RunRecorder:
 
     def __init__(self, config: RecorderConfig) -> None:
         self.config = config
-        self._log = EpisodeLog(config.out / "episodes.csv", resume=config.resume)
+        self._log = EpisodeLog(config.out / EPISODES, resume=config.resume)
         try:
             self._board = TensorBoardWriter(config.out / "tensorboard")
         except BaseException:
