@@ -104,7 +104,11 @@ def test_a_person_drives_and_stops_by_keys_and_joystick(tmp_path: Path) -> None:
         graph.until(push, "the joystick does not drive")
         os.write(master, b"e")
         graph.until(lambda: [stop.data for stop in stops] == [True], "no e-stop")
-        os.write(master, b"q")
+        os.write(master, b"E")  # with Caps Lock
+        graph.until(lambda: [stop.data for stop in stops] == [True, False], "Caps Lock takes the e-stop away")
+        os.write(master, b"R")
+        graph.until(lambda: "no guard to reset" in teleop.said, "Caps Lock takes the reset away")
+        os.write(master, b"Q")
         assert graph.exit_code(teleop) == 0
     assert termios.tcgetattr(slave) == found
     os.close(master)

@@ -93,7 +93,7 @@ class TeleopNode(common.Node):
         if typed is None:
             self._close_keyboard()
             self.get_logger().warning("the terminal is gone; only the joystick drives now")
-        for character in typed or "":
+        for character in (typed or "").lower():  # Caps Lock must not take the e-stop away
             if self._keys.press(character, now):
                 continue
             if character == "e":
