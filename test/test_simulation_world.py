@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -95,10 +96,34 @@ def test_without_gaps_unsolvable_draws_are_thrown_away() -> None:
     assert all(solvable(dense, draw(seed, dense)) for seed in range(30))
 
 
-def test_no_room_is_an_error_that_names_the_world() -> None:
-    crowded = config.build(WorldConfig, {"world": "closet", "size": [1.0, 1.0]}, "closet")
+@pytest.mark.parametrize("side", [1.0, 0.3])
+def test_no_room_is_an_error_that_names_the_world(side: float) -> None:
+    crowded = config.build(WorldConfig, {"world": "closet", "size": [side, side]}, "closet")
     with pytest.raises(ConfigError, match="closet"):
         draw(0, crowded)
+
+
+@pytest.mark.parametrize(
+    ("text", "key"),
+    [
+        ("objects: [3, 2]", "objects: "),
+        ("objects: [-1, 0]", "objects.0"),
+        ("objects: [0, 2]", "objects.0"),
+        ("size: [-6, 6]", "size.0"),
+        ("size: [.inf, 6]", "size.0"),
+        ("obstacles: {count: [5, 1]}", "obstacles.count"),
+        ("obstacles: {radius: [0.0, 0.3]}", "obstacles.radius.0"),
+        ("obstacles: {height: .inf}", "obstacles.height"),
+        ("start_distance: [4.5, 1.5]", "start_distance"),
+        ("gap: .nan", "gap"),
+    ],
+)
+def test_a_wrong_world_file_is_one_line_with_file_and_key(tmp_path: Path, text: str, key: str) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text(f"world: mine\n{text}\n")
+    with pytest.raises(ConfigError) as refused:
+        load_world(str(file))
+    assert str(refused.value).startswith(f"{file}: {key}") and "\n" not in str(refused.value)
 
 
 # --- tasks ------------------------------------------------------------------------------------------------
@@ -142,6 +167,34 @@ def test_progress_adds_up_whatever_the_path() -> None:
         judge(TASK, gap=b, previous_gap=a, collided=False, steps=1).reward for a, b in itertools.pairwise(gaps)
     )
     assert total == pytest.approx(2.0 * (3.0 - 1.5) - 4 * 0.5)
+
+
+@pytest.mark.parametrize(
+    ("text", "key"),
+    [
+        ('instructions: ["go to the {object}", "go to {obj}"]', "instructions.1"),
+        ('instructions: ["go to {object!r}"]', "instructions.0"),
+        ('instructions: ["go to {object.name}"]', "instructions.0"),
+        ('instructions: ["go to {object"]', "instructions.0"),
+        ('instructions: ["go to {}"]', "instructions.0"),
+        ('instructions: [" "]', "instructions.0"),
+        ('instructions: [go]\nreward: {reached: .nan}', "reward.reached"),
+        ('instructions: [go]\nreward: {progress: .inf}', "reward.progress"),
+        ('instructions: [go]\nreach: .inf', "reach"),
+    ],
+)
+def test_a_wrong_task_file_is_one_line_with_file_and_key(tmp_path: Path, text: str, key: str) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text(f"task: mine\nworld: clutter\n{text}\n")
+    with pytest.raises(ConfigError) as refused:
+        load_task(str(file))
+    assert str(refused.value).startswith(f"{file}: {key}") and "\n" not in str(refused.value)
+
+
+def test_a_wording_may_hold_a_brace_that_is_written_twice() -> None:
+    values = {"task": "t", "world": "clutter", "instructions": ["go to {object} {{now}}", "stand still"]}
+    task = config.build(TaskConfig, values, "t")
+    assert task.instructions[0].format(object="red ball") == "go to red ball {now}"
 
 
 def test_reward_config_refuses_unknown_terms() -> None:

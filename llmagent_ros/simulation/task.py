@@ -2,25 +2,42 @@
 
 from __future__ import annotations
 
+from string import Formatter
 from typing import Annotated
 
-from pydantic import ConfigDict, Field
+from pydantic import AfterValidator, ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
 from llmagent_ros import config
+from llmagent_ros.contract import Finite, Positive
 from llmagent_ros.types import Outcome
 
 _STRICT = ConfigDict(extra="forbid")
+
+
+def _wording(text: str) -> str:
+    try:
+        fields = [part[1:] for part in Formatter().parse(text) if part[1] is not None]
+    except ValueError as error:
+        raise ValueError(f"braces may only hold {{object}}; a brace itself is written twice: {error}") from error
+    if any(field != ("object", "", None) for field in fields):
+        raise ValueError("braces may only hold {object}; a brace itself is written twice")
+    if not text.strip():
+        raise ValueError("an instruction needs words")
+    return text
+
+
+Wording = Annotated[str, AfterValidator(_wording)]
 
 
 @dataclass(config=_STRICT, frozen=True)
 class RewardConfig:
     """Reward for reaching, for a collision, per metre of progress towards the target, and per step."""
 
-    reached: float = 1.0
-    collision: float = -1.0
-    progress: float = 0.2
-    step: float = -0.01
+    reached: Finite = 1.0
+    collision: Finite = -1.0
+    progress: Finite = 0.2
+    step: Finite = -0.01
 
 
 @dataclass(config=_STRICT, frozen=True)
@@ -35,9 +52,9 @@ class TaskConfig:
 
     task: str
     world: str
-    instructions: Annotated[tuple[str, ...], Field(min_length=1)]
+    instructions: Annotated[tuple[Wording, ...], Field(min_length=1)]
     max_steps: Annotated[int, Field(gt=0)] = 80
-    reach: Annotated[float, Field(gt=0)] = 0.35
+    reach: Positive = 0.35
     reward: RewardConfig = Field(default_factory=RewardConfig)
 
 

@@ -5,29 +5,46 @@ from __future__ import annotations
 import math
 from collections import deque
 from dataclasses import dataclass as plain_dataclass
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import ConfigDict, Field
+from pydantic import AfterValidator, ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
 from llmagent_ros import config
-from llmagent_ros.contract import RobotContract
+from llmagent_ros.contract import NotNegative, Positive, RobotContract
 from llmagent_ros.errors import ConfigError
 
 _STRICT = ConfigDict(extra="forbid")
 _GRID = 0.1  # m, resolution of the reachability check
 _ATTEMPTS = 200
+_MOST = 1000  # bodies of a kind
+_Number = TypeVar("_Number", int, float)
+
+
+def _ordered(bounds: tuple[_Number, _Number]) -> tuple[_Number, _Number]:
+    if bounds[0] > bounds[1]:
+        raise ValueError("[from, to] with from at most to")
+    return bounds
+
+
+_Side = Annotated[float, Field(gt=0, le=100)]
+_Count = Annotated[int, Field(ge=0, le=_MOST)]
+_AtLeastOne = Annotated[int, Field(ge=1, le=_MOST)]
+_Counts = Annotated[tuple[_Count, _Count], AfterValidator(_ordered)]
+_Objects = Annotated[tuple[_AtLeastOne, _AtLeastOne], AfterValidator(_ordered)]
+_Radii = Annotated[tuple[Positive, Positive], AfterValidator(_ordered)]
+_Distances = Annotated[tuple[NotNegative, NotNegative], AfterValidator(_ordered)]
 
 
 @dataclass(config=_STRICT, frozen=True)
 class ObstacleConfig:
     """Round obstacles: how many (from, to), radius m (from, to), height m."""
 
-    count: tuple[int, int] = (6, 12)
-    radius: tuple[float, float] = (0.12, 0.3)
-    height: Annotated[float, Field(gt=0.3)] = 0.6
+    count: _Counts = (6, 12)
+    radius: _Radii = (0.12, 0.3)
+    height: Annotated[float, Field(gt=0.3, allow_inf_nan=False)] = 0.6
 
 
 @dataclass(config=_STRICT, frozen=True)
@@ -35,11 +52,11 @@ class WorldConfig:
     """A file of sim/worlds. Lengths in m; ranges are (from, to)."""
 
     world: str
-    size: tuple[float, float] = (6.0, 6.0)
+    size: tuple[_Side, _Side] = (6.0, 6.0)
     obstacles: ObstacleConfig = Field(default_factory=ObstacleConfig)
-    objects: tuple[int, int] = (2, 3)
-    gap: Annotated[float, Field(ge=0)] = 0.5
-    start_distance: tuple[float, float] = (1.5, 4.5)
+    objects: _Objects = (2, 3)
+    gap: NotNegative = 0.5
+    start_distance: _Distances = (1.5, 4.5)
 
 
 @plain_dataclass(frozen=True)
@@ -121,6 +138,8 @@ def _place(
 ) -> Body | None:
     """A free spot `gap` away from everything placed and from the walls, or None."""
     half = np.asarray(world.size) / 2 - radius - world.gap / 2
+    if (half < 0).any():
+        return None
     for _ in range(50):
         x, y = rng.uniform(-half, half)
         if all(math.hypot(b.x - x, b.y - y) >= b.radius + radius + world.gap for b in placed):
