@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import threading
 from dataclasses import replace
@@ -149,6 +150,29 @@ def test_unsound_bundles_are_refused_and_nothing_is_stored(knowledge: Knowledge,
         knowledge.store(RED, tmp_path / "nowhere")
     assert knowledge.skills() == []
     assert list((knowledge.folder / "bundles").iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["a" * 300, "a\0b", "file", "none"])
+def test_a_path_that_cannot_be_read_is_named(knowledge: Knowledge, tmp_path: Path, name: str) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(ModelError, match="cannot be read as a bundle") as refused:
+        knowledge.store(RED, bundle=tmp_path / name)
+    assert name in str(refused.value)
+
+
+def test_a_bundle_that_is_pruned_at_that_moment_is_refused(
+    knowledge: Knowledge, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_bundle(tmp_path / "b")
+
+    def prune(path: Path) -> os.stat_result:
+        for file in (tmp_path / "b").iterdir():
+            file.unlink()
+        return path.stat(follow_symlinks=False)
+
+    monkeypatch.setattr(Path, "lstat", prune)
+    with pytest.raises(ModelError, match="cannot be read as a bundle"):
+        knowledge.store(RED, bundle=tmp_path / "b")
 
 
 def test_a_bundle_that_changes_while_it_is_copied_is_refused(

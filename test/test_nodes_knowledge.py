@@ -69,3 +69,28 @@ def test_wrong_requests_two_clients_and_a_second_node(tmp_path: Path) -> None:
         assert str(tmp_path / "skills") in second.said.strip().splitlines()[-1]
         process.stop()
         assert graph.exit_code(process) == 0
+
+
+BROKEN = """
+from llmagent_ros.knowledge.knowledge import Knowledge
+from llmagent_ros.nodes import knowledge_node
+
+def fall(self, *_):
+    raise ZeroDivisionError("of one request")
+
+Knowledge.retrieve = fall
+knowledge_node.main()
+"""
+
+
+def test_no_request_ends_the_node(tmp_path: Path) -> None:
+    with Graph(tmp_path) as graph:
+        process = graph.run("knowledge", "-c", BROKEN, "--ros-args", "-p", f"store:={tmp_path / 'skills'}")
+        long = store(graph, description="d", path="/tmp/" + "a" * 300)
+        assert not long.ok and "aaa: cannot be read as a bundle: File name too long" in long.message
+        failed = retrieve(graph, "ball")
+        assert not failed.ok and "ZeroDivisionError('of one request')" in failed.message
+        assert store(graph, description="after it").ok, "it goes on"
+        process.stop()
+        assert graph.exit_code(process) == 0
+    assert process.said.count("Traceback") == 1

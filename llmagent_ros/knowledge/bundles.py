@@ -36,9 +36,10 @@ class BundleFiles:
         """Copies a bundle in, whole and on the disk when this returns, and returns its digest.
 
         Raises:
-            ModelError: `source` is not a sound bundle, or larger than `max_bytes`. StoreError: the disk is full.
+            ModelError: `source` cannot be read, is not a sound bundle, or larger than `max_bytes`.
+            StoreError: the disk is full.
         """
-        size = sum(path.lstat().st_size for path in source.iterdir()) if source.is_dir() else 0
+        size = _size(source)
         if size > max_bytes:
             raise ModelError(f"{source}: a bundle of {size} bytes; at most {max_bytes} are stored")
         digest = bundle_digest(source)
@@ -105,3 +106,12 @@ class BundleFiles:
             shutil.copyfile(source / name, target / name, follow_symlinks=False)
             sync(target / name)
         sync(target)
+
+
+def _size(source: Path) -> int:
+    """Bytes of a folder's files. Whoever names the folder may name anything, or it may be removed at this moment."""
+    try:
+        return sum(path.lstat().st_size for path in source.iterdir())
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise ModelError(f"{source}: cannot be read as a bundle: {reason}") from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import traceback
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
@@ -18,12 +19,12 @@ from rclpy.clock_type import ClockType
 from rclpy.task import Future
 from std_srvs.srv import Trigger
 
+from llmagent_interfaces.msg import Skill as SkillMessage
 from llmagent_interfaces.srv import RetrieveSkills, StoreSkill
 from llmagent_ros.contract import load_contract
 from llmagent_ros.errors import LlmAgentError
 from llmagent_ros.knowledge.embedding import EmbedderConfig, SentenceEmbedder
 from llmagent_ros.knowledge.knowledge import Knowledge, KnowledgeConfig
-from llmagent_ros.knowledge.skill import Skill
 from llmagent_ros.nodes import common, qos
 from llmagent_ros.nodes.wire.skills import skill_from_message, skill_to_message
 
@@ -120,26 +121,20 @@ class KnowledgeNode(common.ManagedNode):
         self, request: RetrieveSkills.Request, response: RetrieveSkills.Response
     ) -> RetrieveSkills.Response:
         try:
-            found = await self._in_background(
-                lambda knowledge: knowledge.retrieve(
-                    request.text, request.k, request.contract, request.min_success_rate
-                )
-            )
+            response.skills = await self._in_background(lambda knowledge: self._retrieve(knowledge, request))
         except LlmAgentError as error:
             response.message = str(error)
             return response
         response.ok = True
-        response.skills = [skill_to_message(one.skill, one.similarity) for one in found]
         return response
 
     async def _on_store(self, request: StoreSkill.Request, response: StoreSkill.Response) -> StoreSkill.Response:
-        skill, bundle = skill_from_message(request.skill)
         try:
-            stored = await self._in_background(lambda knowledge: self._store(knowledge, skill, bundle))
+            response.id = await self._in_background(lambda knowledge: self._store(knowledge, request.skill))
         except LlmAgentError as error:
             response.message = str(error)
             return response
-        response.ok, response.id = True, stored.id
+        response.ok = True
         return response
 
     async def _on_statistics(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
@@ -151,15 +146,22 @@ class KnowledgeNode(common.ManagedNode):
         response.success, response.message = True, json.dumps(asdict(stats))
         return response
 
-    def _store(self, knowledge: Knowledge, skill: Skill, bundle: Path | None) -> Skill:
+    def _retrieve(self, knowledge: Knowledge, request: RetrieveSkills.Request) -> list[SkillMessage]:
+        found = knowledge.retrieve(request.text, request.k, request.contract, request.min_success_rate)
+        return [skill_to_message(one.skill, one.similarity) for one in found]
+
+    def _store(self, knowledge: Knowledge, message: SkillMessage) -> str:
+        skill, bundle = skill_from_message(message)
         parents = knowledge.get(skill.id).parents if skill.id else ()  # the message has no field for them
-        return knowledge.store(replace(skill, contract=skill.contract or self._contract, parents=parents), bundle)
+        skill = replace(skill, contract=skill.contract or self._contract, parents=parents)
+        return knowledge.store(skill, bundle).id
 
     async def _in_background(self, work: Callable[[Knowledge], T]) -> T:
         """The result of `work`, done by one of the threads while the executor goes on.
 
         Raises:
-            LlmAgentError: of the work; Busy; or the node is not active.
+            LlmAgentError: of the work; Busy; the node is not active; or a defect, whose traceback is in the log: it is
+                one request's, and must not take the skills from everybody else.
         """
         knowledge, pool = self._knowledge, self._pool
         if not self._active or knowledge is None or pool is None:
@@ -172,8 +174,11 @@ class KnowledgeNode(common.ManagedNode):
         def job() -> None:
             try:
                 done.set_result(work(knowledge))
-            except BaseException as error:  # raised again where it is awaited
+            except LlmAgentError as error:  # raised again where it is awaited
                 done.set_exception(error)
+            except Exception as error:
+                self.get_logger().error(f"a request failed: {traceback.format_exc()}")
+                done.set_exception(LlmAgentError(f"node {self.get_name()}: a defect, see its log: {error!r}"))
             finally:
                 self._slots.release()
 
