@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from ros_support import Graph
 from std_srvs.srv import Trigger
 
@@ -94,3 +97,22 @@ def test_no_request_ends_the_node(tmp_path: Path) -> None:
         process.stop()
         assert graph.exit_code(process) == 0
     assert process.said.count("Traceback") == 1
+
+
+def test_a_damaged_store_is_reported_and_the_node_stays(tmp_path: Path) -> None:
+    with Graph(tmp_path) as graph:
+        process = graph.start("knowledge", store=tmp_path / "skills")
+        reports = graph.collect(DiagnosticArray, "/diagnostics")
+        assert store(graph, description="d").ok
+        with closing(sqlite3.connect(tmp_path / "skills" / "skills.sqlite")) as database:
+            database.execute("DROP TABLE texts")
+
+        def problems() -> list[bytes]:
+            said = [status for report in reports for status in report.status]
+            return [status.level for status in said if "no such table" in status.message]
+
+        assert graph.until(problems, "it does not say so")[0] == DiagnosticStatus.ERROR
+        refused = retrieve(graph, "ball")
+        assert not refused.ok and "no such table" in refused.message
+        process.stop()
+        graph.exit_code(process)

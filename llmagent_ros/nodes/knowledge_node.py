@@ -11,6 +11,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
+from diagnostic_msgs.msg import DiagnosticStatus
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 from rclpy.callback_groups import ReentrantCallbackGroup
@@ -189,8 +190,12 @@ class KnowledgeNode(common.ManagedNode):
 
     def _report(self) -> None:
         values: dict[str, Any] = {"active": str(self._active).lower()}
-        if self._knowledge is not None:
-            values["skills"] = self._knowledge.stats().skills
+        try:
+            if self._knowledge is not None:
+                values["skills"] = self._knowledge.stats().skills
+        except LlmAgentError as error:  # whoever asks is told so as well; the rest of the graph goes on without skills
+            self._diagnostics.publish(str(error), values, level=DiagnosticStatus.ERROR)
+            return
         self._diagnostics.publish("active" if self._active else "not active", values)
 
 
