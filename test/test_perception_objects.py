@@ -37,6 +37,12 @@ def see(found: ObjectFinder, readings: Readings) -> None:
     found.see(readings.image, readings.scan, readings.odometry)
 
 
+def look(perception: Perception, readings: Readings) -> None:
+    perception.on_scan(readings.scan)
+    perception.on_odometry(readings.odometry)
+    perception.on_image(readings.image)
+
+
 def truth(body: Body, pose: tuple[float, float, float]) -> tuple[float, float]:
     """Bearing and distance to the surface."""
     x, y, yaw = pose
@@ -135,7 +141,10 @@ def test_memory_after_turning_away(physics: Physics) -> None:
 
 def test_memory_ends(physics: Physics) -> None:
     physics.load(ROOM, World((0.0, 0.0, 0.0), (), (BALL,), BALL.name))
-    found, readings = finder(), physics.read(1.0)
+    found = finder()
+    see(found, physics.read(1.0))
+    physics.load(ROOM, World((0.0, 0.0, math.pi), (), (BALL,), BALL.name))
+    readings = physics.read(1.4)
     see(found, readings)
     memory = CONTRACT.scene.memory
     assert len(found.objects(readings.odometry, 1.0 + memory - 0.1)) == 1
@@ -169,9 +178,7 @@ def test_perception_forgets_when_places_are_void(physics: Physics, event: str) -
     readings = physics.read(1.0)
     perception = Perception(CONTRACT)
     perception.start_episode("go to the red ball")
-    perception.on_scan(readings.scan)
-    perception.on_odometry(readings.odometry)
-    perception.on_image(readings.image)
+    look(perception, readings)
     assert "red ball left 10 at 1.3. " in perception.scene(1.0).text
     physics.load(ROOM, World((0.0, 0.0, 2.0), (), (BALL,), BALL.name))
     later = physics.read(1.4)
@@ -190,12 +197,22 @@ def test_an_object_out_of_view_reads_as_before(physics: Physics) -> None:
     perception.start_episode("go to the red ball")
     for stamp, yaw in ((1.0, 0.0), (1.4, math.pi)):
         physics.load(ROOM, World((0.0, 0.0, yaw), (), (BALL,), BALL.name))
-        readings = physics.read(stamp)
-        perception.on_scan(readings.scan)
-        perception.on_odometry(readings.odometry)
-        perception.on_image(readings.image)
+        look(perception, physics.read(stamp))
         said = perception.scene(stamp).text
     assert "red ball right 170 at 1.3 before." in said
+
+
+def test_between_two_images_an_object_in_view_does_not_read_as_before(physics: Physics) -> None:
+    """In real time every image is a little older than the scene."""
+    perception = Perception(CONTRACT)
+    perception.start_episode("go to the red ball")
+    physics.load(ROOM, World((0.0, 0.0, 0.0), (), (BALL,), BALL.name))
+    look(perception, physics.read(1.0))
+    assert "red ball left 10 at 1.3. " in perception.scene(1.0).text
+    assert "red ball left 10 at 1.3. " in perception.scene(1.3).text
+    physics.load(ROOM, World((0.0, 0.0, math.pi), (), (BALL,), BALL.name))
+    look(perception, physics.read(1.4))
+    assert "red ball right 170 at 1.3 before. " in perception.scene(1.45).text
 
 
 def test_hue_saturation_value_by_hand() -> None:

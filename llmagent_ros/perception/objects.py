@@ -56,15 +56,18 @@ class ObjectFinder:
         self._camera = camera
         self._memory = memory
         self._places: dict[str, tuple[float, float, float]] = {}  # x, y in odom (m), stamp (s)
+        self._newest: float | None = None  # stamp of the last image, s
 
     def forget(self) -> None:
         """Drops every remembered object, e.g. when the world was reset."""
         self._places.clear()
+        self._newest = None
 
     def see(self, image: CameraImage, scan: LaserScan | None, odometry: Odometry) -> None:
         """Updates the places of all objects from one image and the readings that belong to it."""
         if self._camera is None:
             return
+        self._newest = image.stamp
         channels = hue_saturation_value(image.rgb)
         for name, look in self._appearances.items():
             blob = _largest_blob(_mask(channels, look), image)
@@ -74,10 +77,13 @@ class ObjectFinder:
                 del self._places[name]
 
     def objects(self, odometry: Odometry, now: float) -> list[SeenObject]:
-        """Every object seen within the memory, nearest first, relative to the base at `odometry`."""
+        """Every object seen within the memory, nearest first, relative to the base at `odometry`.
+
+        What was placed by the last image is in view, however long ago (s) that was taken: its age is 0.
+        """
         seen = []
         for name, (x, y, stamp) in self._places.items():
-            age = now - stamp
+            age = 0.0 if stamp == self._newest else now - stamp
             if age > self._memory:
                 continue
             bearing, distance = _relative(x, y, odometry)
