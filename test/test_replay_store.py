@@ -58,6 +58,24 @@ def test_every_field_comes_back(tmp_path: Path) -> None:
         assert replay.vocabulary == ("stop", "forward")  # in order of arrival, none having been given
 
 
+def test_ends_and_tasks_are_counted_over_restarts(tmp_path: Path) -> None:
+    ends = [
+        step(1, terminated=True, reward=1.0),
+        step(1, episode=2, terminated=True, reward=-1.0),
+        step(1, episode=3, truncated=True, reward=1.0),
+        step(1, episode=4, terminated=True, reward=0.5, task="another"),
+        step(1, episode=5, task=""),
+        step(2, episode=5, task=""),
+    ]
+    with Replay(tmp_path / "replay.sqlite", VOCABULARY) as replay:
+        assert replay.endings() == (0, 0) and replay.tasks(8) == []
+        assert replay.append(ends) == len(ends) and replay.append(ends) == 0
+        assert replay.endings() == (4, 2), "one that is sent again counts once"
+    with Replay(tmp_path / "replay.sqlite", VOCABULARY) as replay:
+        assert replay.endings() == (4, 2)
+        assert replay.tasks(8) == ["task", "another"] and replay.tasks(1) == ["task"]
+
+
 def test_an_episode_is_read_in_order_of_steps(replay: Replay) -> None:
     replay.append([step(2, truncated=True), step(0), step(1), step(0, episode=2)])
     assert [t.step for t in replay.episode("run", 1)] == [0, 1, 2]

@@ -14,6 +14,7 @@ generator's state and finds the transitions of `state()` draws the batches it wo
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -28,7 +29,7 @@ from pydantic.dataclasses import dataclass
 
 from llmagent_ros.errors import ConfigError, StoreError
 from llmagent_ros.learning.rl.feature_file import FeatureFile
-from llmagent_ros.learning.rl.replay_index import ReplayIndex
+from llmagent_ros.learning.rl.replay_index import TERMINATED, TRUNCATED, ReplayIndex
 from llmagent_ros.learning.rl.replay_rows import check_transition
 from llmagent_ros.learning.rl.replay_store import EpisodeSummary, TransitionStore
 from llmagent_ros.learning.rl.sampling import NStepBatch, check_sampling, draw_positions, gather, n_step_batch
@@ -220,6 +221,25 @@ class Replay:
         """The `last` episodes by the arrival of their newest step, oldest first. Reads the whole table."""
         with self._reading() as store:
             return store.episodes(last)
+
+    def endings(self) -> tuple[int, int]:
+        """How many episodes have ended, and how many of them well.
+
+        An episode ended well when its last step terminated with a reward above 0; with one below 0 it failed, which is
+        what `distil_lessons` counts. A truncated one is neither.
+        """
+        with self._index_lock:
+            flags, reward = self._index.flags, self._index.reward
+            terminated = flags & TERMINATED != 0
+            return int((terminated | (flags & TRUNCATED != 0)).sum()), int((terminated & (reward > 0)).sum())
+
+    def tasks(self, most: int) -> list[str]:
+        """The `most` instructions with the most transitions, those first; an empty one is none."""
+        with self._reading() as store:
+            with self._index_lock:
+                counts = np.bincount(self._index.task)
+            labels = (store.label(int(task)) for task in np.argsort(-counts, kind="stable") if counts[task])
+            return list(itertools.islice(filter(None, labels), most))
 
     def texts(self, text_ids: Sequence[int] | NDArray[Any]) -> list[str]:
         """Scene texts of ids, in their order."""
