@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections import Counter, deque
+from collections import deque
 from pathlib import Path
 from typing import Annotated
 
@@ -19,9 +19,9 @@ from rclpy.clock_type import ClockType
 from llmagent_interfaces.msg import Adapter, Transition
 from llmagent_interfaces.msg import Skill as SkillMessage
 from llmagent_interfaces.srv import StoreSkill
-from llmagent_ros.bundle import latest_bundle, next_bundle, prune_bundles
+from llmagent_ros.bundle import latest_bundle, load_bundle, next_bundle, prune_bundles
 from llmagent_ros.contract import load_contract
-from llmagent_ros.errors import ConfigError, DivergenceError, StoreError
+from llmagent_ros.errors import ConfigError, DivergenceError, LlmAgentError, ModelError, StoreError
 from llmagent_ros.learning.lessons import distil_lessons
 from llmagent_ros.learning.rl import checkpoint
 from llmagent_ros.learning.rl.config import LearnerConfig
@@ -37,6 +37,8 @@ REPORT_PERIOD = 0.5  # s of wall time
 CHUNK = 8  # updates between two looks at what has arrived
 SKILL_ID = "skill_id"  # file in OUT: a learner that is started again updates the skill of the run
 INBOX = 20_000  # transitions that may wait to be stored
+PATIENCE = 10.0  # s of wall time that a deactivation waits for the learning thread
+TASKS = 8  # instructions that a skill names
 
 
 @dataclass(config=ConfigDict(extra="forbid"), frozen=True)
@@ -86,7 +88,7 @@ class LearnerNode(common.ManagedNode):
         self._out = Path(self._config.out)
         self._inbox: deque[TransitionValue] = deque()
         self._wake = threading.Condition()
-        self._active = False
+        self._stop = threading.Event()  # of the thread of this activation
         self._thread: threading.Thread | None = None
         self._learner: Learner | None = None
         self._replay: Replay | None = None
@@ -94,23 +96,17 @@ class LearnerNode(common.ManagedNode):
         self._problem = ""
         self._version = ""
         self._failure: StoreError | None = None
-        self._reset_counts()
+        self._stored = 0
+        self._exported_at = 0
+        self._episodes, self._skill_at = 0, 0  # episodes that have ended, and how many had when a skill was stored
+        known = self._out / SKILL_ID
+        self._skill_id = known.read_text(encoding="utf-8").strip() if known.is_file() else ""
         self._adapter_publisher = self.create_publisher(Adapter, "adapter", qos.LATEST)
         self._diagnostics = common.Diagnostics(self)
         self.create_subscription(Transition, "transition", self._on_transition, qos.TRANSITION)
         self._store = self.create_client(StoreSkill, "store_skill")
         self.create_timer(REPORT_PERIOD, self._report, clock=Clock(clock_type=ClockType.STEADY_TIME))
         self.starts_itself = self._config.autostart
-
-    def _reset_counts(self) -> None:
-        self._stored = 0
-        self._episodes_seen = 0
-        self._successes_seen = 0
-        self._tasks: Counter[str] = Counter()
-        self._exported_at = 0
-        known = self._out / SKILL_ID
-        self._skill_id = known.read_text(encoding="utf-8").strip() if known.is_file() else ""
-        self._skill_at = 0
 
     # --- lifecycle -------------------------------------------------------------------------------------
 
@@ -123,28 +119,36 @@ class LearnerNode(common.ManagedNode):
         self._learner = Learner(c.rl, self._replay, model, c.seed)
         if checkpoint.exists(self._checkpoint):
             self._learner.load(self._checkpoint)
-            newest = latest_bundle(self._out / "bundles")
-            self._version = newest.name if newest else ""
-            self._exported_at = self._learner.updates
+        self._take_up_bundle()
+        self._episodes = self._skill_at = self._replay.endings()[0]
         self.get_logger().info(
             f"replay of {len(self._replay)} transitions, {self._learner.updates} updates so far, on {model.device}"
         )
 
+    def _take_up_bundle(self) -> None:
+        """The newest bundle acts; after a death it may know more than the checkpoint, and nothing older may follow."""
+        newest = latest_bundle(self._out / "bundles")
+        if newest is not None:
+            self._version = newest.name
+            self._exported_at = int(load_bundle(newest).meta.get("updates", 0))
+
     def activate(self) -> None:
-        self._active = True
-        self._thread = self.work(self._learn_forever, "learn")
+        stop = self._stop = threading.Event()
+        self._thread = self.work(lambda: self._learn_forever(stop), "learn")
 
     def deactivate(self) -> None:
-        if not self._active:
+        if self._thread is None:
             return
         with self._wake:
-            self._active = False
+            self._stop.set()
             self._wake.notify_all()
-        if self._thread is not None:
-            self._thread.join(timeout=10.0)
+        self._thread.join(timeout=PATIENCE)
+        if self._thread.is_alive():  # nothing may be stored, saved or closed beside it
+            raise LlmAgentError(f"{self.get_name()}: still busy with an update; ask again")
         if self._learner is not None and self._failure is None:
             self._drain()
             self._save()
+        self._thread = None
 
     def cleanup(self) -> None:
         if self._replay is not None:
@@ -172,20 +176,20 @@ class LearnerNode(common.ManagedNode):
 
     # --- the learning thread ------------------------------------------------------------------------------
 
-    def _learn_forever(self) -> None:
+    def _learn_forever(self, stop: threading.Event) -> None:
         assert self._learner is not None
         os.nice(self._config.niceness)  # on Linux of this thread alone: not of nodes composed with it
         saved_at = time.monotonic()
-        while self._active:
+        while not stop.is_set():
             try:
                 self._drain()
-                if not self._learner.prepare() and not self._learn_a_little():
+                if self._problem or not (self._learner.prepare() or self._learn_a_little()):
                     with self._wake:
-                        self._wake.wait_for(lambda: self._inbox or not self._active, timeout=1.0)
+                        self._wake.wait_for(lambda: self._inbox or stop.is_set(), timeout=1.0)
                 if time.monotonic() - saved_at > self._config.checkpoint_period:
                     self._save()
                     saved_at = time.monotonic()
-            except DivergenceError as error:
+            except (DivergenceError, ModelError) as error:
                 self._problem = f"learning stopped, the last good adapter acts on: {error}"
                 self.get_logger().error(self._problem)
             except StoreError as error:
@@ -209,8 +213,8 @@ class LearnerNode(common.ManagedNode):
         with self._wake:
             for _ in waiting:
                 self._inbox.popleft()
-        for transition in waiting:
-            self._count(transition)
+        if any(transition.terminated or transition.truncated for transition in waiting):
+            self._count_episodes()
 
     def _observe_one(self, transition: TransitionValue) -> None:
         assert self._learner is not None
@@ -219,23 +223,20 @@ class LearnerNode(common.ManagedNode):
         except ConfigError as error:
             self.get_logger().error(f"transition refused: {error}")
 
-    def _count(self, transition: TransitionValue) -> None:
-        self._tasks[transition.task] += 1
-        if transition.terminated or transition.truncated:
-            self._episodes_seen += 1
-            self._successes_seen += transition.terminated and transition.reward > 0
+    def _count_episodes(self) -> None:
+        assert self._learner is not None
+        self._episodes, successes = self._learner.replay.endings()
         every = self._config.skill_every
-        if every and self._episodes_seen >= self._skill_at + every and self._version:
-            self._skill_at = self._episodes_seen
-            self._store_skill()
+        if every and self._episodes >= self._skill_at + every and self._version:
+            self._skill_at = self._episodes
+            self._store_skill(self._episodes, successes)
 
     def _learn_a_little(self) -> bool:
         """A few updates, if any are due; publishes a bundle when it is time."""
         assert self._learner is not None
-        due = 0 if self._problem else min(self._learner.backlog, CHUNK)
+        due = min(self._learner.backlog, CHUNK)
         for _ in range(due):
-            for name, value in self._learner.update().items():
-                self._stats[name] = value
+            self._stats = self._stats | self._learner.update()  # a new one: the executor may be reading the old
         if self._learner.updates - self._exported_at >= self._config.publish_every:
             self._publish_bundle()
         return due > 0
@@ -259,26 +260,35 @@ class LearnerNode(common.ManagedNode):
 
     # --- the skill -----------------------------------------------------------------------------------------
 
-    def _store_skill(self) -> None:
+    def _store_skill(self, attempts: int, successes: int) -> None:
         """Offers what was learned so far to the knowledge node; a missing node is no reason to stop learning."""
         assert self._learner is not None
-        if not self._store.service_is_ready():
+        tasks = self._learner.replay.tasks(TASKS)
+        if not tasks or not self._store.service_is_ready():
             return
-        tasks = [task for task, _ in self._tasks.most_common(8)]
-        skill = SkillMessage(id=self._skill_id, contract=self._contract.robot, instructions=tasks)
+        asked = self._skill_id
+        skill = SkillMessage(id=asked, contract=self._contract.robot, instructions=tasks)
         skill.description = f"{self._contract.robot}: {tasks[0]}"
         skill.path = str((self._out / "bundles" / self._version).resolve())
-        skill.attempts, skill.successes = self._episodes_seen, self._successes_seen
+        skill.attempts, skill.successes = attempts, successes
         skill.lessons = distil_lessons(self._learner.replay.recent(2000))
         future = self._store.call_async(StoreSkill.Request(skill=skill))
-        future.add_done_callback(lambda done: self._on_skill_stored(done.result()))
+        future.add_done_callback(lambda done: self._on_skill_stored(asked, done.result()))
 
-    def _on_skill_stored(self, response: StoreSkill.Response) -> None:
+    def _on_skill_stored(self, asked: str, response: StoreSkill.Response) -> None:
         if response.ok:
-            self._skill_id = response.id
-            (self._out / SKILL_ID).write_text(response.id, encoding="utf-8")
-        else:
-            self.get_logger().warning(f"skill not stored: {response.message}")
+            self._remember_skill(response.id)
+            return
+        self.get_logger().warning(f"skill not stored: {response.message}")
+        if asked and response.message.startswith(f"unknown skill {asked!r}"):
+            self._remember_skill("")  # of another store, or deleted there: the next one is a new skill
+
+    def _remember_skill(self, skill_id: str) -> None:
+        self._skill_id = skill_id
+        try:
+            (self._out / SKILL_ID).write_text(skill_id, encoding="utf-8")
+        except OSError as error:
+            raise StoreError(f"{self._out / SKILL_ID}: cannot be written: {error.strerror}") from error
 
     # --- reports ----------------------------------------------------------------------------------------------
 

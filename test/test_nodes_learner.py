@@ -1,0 +1,246 @@
+"""The learner node in the test's own process: what it publishes, stores and says when something goes wrong."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import rclpy
+from diagnostic_msgs.msg import DiagnosticStatus
+from rclpy.lifecycle import TransitionCallbackReturn
+from ros_support import Domain
+
+from llmagent_interfaces.msg import Transition
+from llmagent_interfaces.srv import StoreSkill
+from llmagent_ros.contract import load_contract
+from llmagent_ros.errors import ModelError
+from llmagent_ros.learning.rl.learner import Learner
+from llmagent_ros.nodes import learner_node
+from llmagent_ros.nodes.learner_node import CHUNK, LearnerNode
+from llmagent_ros.nodes.wire import stamps
+
+PHRASES = load_contract("sim_diffdrive").phrases
+STEPS = 4  # of an episode; every second one succeeds
+SETTINGS = {
+    "rl.warmup": 1,
+    "rl.batch_size": 8,
+    "rl.updates_per_step": 10.0,
+    "rl.actor_every": 0,
+    "publish_every": CHUNK,
+    "skill_every": 2,
+    "niceness": 0,
+}
+
+
+def make(number: int) -> Transition:
+    episode, step = divmod(number, STEPS)
+    last = step == STEPS - 1
+    return Transition(
+        header=stamps.header(0.4 * number),
+        run="run",
+        task="go to the red ball",
+        episode=episode,
+        step=step,
+        scene=f"scene {number}",
+        action=PHRASES[number % len(PHRASES)],
+        reward=(1.0 if episode % 2 else -1.0) if last else 0.0,
+        next_scene=f"scene {number + 1}",
+        terminated=last,
+        source="policy",
+    )
+
+
+class Store:
+    """Plays the client of store_skill: keeps the requests, answers when it is told to."""
+
+    def __init__(self, node: LearnerNode) -> None:
+        self.node, self.asked = node, []
+        node._store = self  # type: ignore[assignment]
+
+    def service_is_ready(self) -> bool:
+        return True
+
+    def call_async(self, request: StoreSkill.Request) -> Any:
+        self.asked.append(request.skill)
+        return self
+
+    def add_done_callback(self, act: Any) -> None:
+        self.act = act
+
+    def answer(self, **fields: object) -> None:
+        self.response = StoreSkill.Response(**fields)
+        self.act(self)
+
+    def result(self) -> StoreSkill.Response:
+        return self.response
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Iterator[Path]:
+    domain = Domain()
+    words = [word for name, value in {**SETTINGS, "out": tmp_path}.items() for word in ("-p", f"{name}:={value}")]
+    rclpy.init(args=["--ros-args", *words], domain_id=domain.number)
+    yield tmp_path
+    rclpy.try_shutdown()
+    domain.free()
+
+
+@pytest.fixture
+def life(out: Path) -> Iterator[Any]:
+    """Starts a learner on the same folder, as often as it is called; the one before dies with what it had not saved."""
+    nodes: list[LearnerNode] = []
+
+    def end() -> None:
+        if nodes:
+            node = nodes.pop()
+            node.close()
+            node.destroy_node()
+
+    def begin() -> LearnerNode:
+        end()
+        nodes.append(LearnerNode())
+        assert nodes[0].trigger_configure() == TransitionCallbackReturn.SUCCESS
+        return nodes[0]
+
+    yield begin
+    end()
+
+
+def take(node: LearnerNode, numbers: range) -> None:
+    for number in numbers:
+        node._on_transition(make(number))
+    node._drain()
+
+
+def learn(node: LearnerNode, chunks: int) -> None:
+    assert node._learner is not None
+    while node._learner.prepare():
+        pass
+    for _ in range(chunks):
+        assert node._learn_a_little()
+
+
+def bundles(out: Path) -> list[int]:
+    """Updates of each bundle, in the order of their versions."""
+    folders = sorted((out / "bundles").iterdir())
+    return [json.loads((folder / "bundle.json").read_text())["meta"]["updates"] for folder in folders]
+
+
+@pytest.mark.parametrize("saved", [True, False])
+def test_a_learner_that_died_publishes_nothing_older_than_what_acts(out: Path, life: Any, saved: bool) -> None:
+    node = life()
+    take(node, range(8))
+    learn(node, 1)
+    if saved:
+        node._save()
+    learn(node, 2)
+    assert bundles(out) == [CHUNK, 2 * CHUNK, 3 * CHUNK]
+    node = life()
+    assert node._learner is not None and node._learner.updates == (CHUNK if saved else 0)
+    assert node._version == "v000002"
+    learn(node, 2 if saved else 3)
+    assert len(bundles(out)) == 3, "what it learns again must not act in place of what acts"
+    learn(node, 1)
+    assert bundles(out) == [CHUNK, 2 * CHUNK, 3 * CHUNK, 4 * CHUNK]
+
+
+def test_a_skill_keeps_its_counts_over_a_restart(out: Path, life: Any) -> None:
+    for first, counts in ((0, (2, 1)), (2, (4, 2))):
+        node = life()
+        store = Store(node)
+        if first == 0:
+            take(node, range(1))
+            learn(node, 1)  # a bundle
+        take(node, range(STEPS * first, STEPS * (first + 2)))
+        (skill,) = store.asked
+        assert (skill.attempts, skill.successes) == counts
+        assert list(skill.instructions) == ["go to the red ball"]
+        store.answer(ok=True, id="abc")
+    assert (out / "skill_id").read_text() == "abc"
+
+
+def test_a_skill_that_its_store_lacks_is_stored_anew(out: Path, life: Any) -> None:
+    (out / "skill_id").write_text("gone")
+    node = life()
+    store = Store(node)
+    take(node, range(1))
+    learn(node, 1)
+    take(node, range(2 * STEPS))
+    assert [skill.id for skill in store.asked] == ["gone"]
+    store.answer(message="node knowledge: 32 requests are waiting already; ask again later")
+    take(node, range(2 * STEPS, 4 * STEPS))
+    store.answer(message="unknown skill 'gone'; valid: (none)")
+    take(node, range(4 * STEPS, 6 * STEPS))
+    assert [skill.id for skill in store.asked] == ["gone", "gone", ""]
+    store.answer(ok=True, id="new")
+    assert (out / "skill_id").read_text() == "new"
+
+
+def until(condition: Any) -> None:
+    waiting = threading.Event()
+    for _ in range(600):
+        if condition():
+            return
+        waiting.wait(0.1)
+    raise AssertionError("not within a minute")
+
+
+def test_features_that_are_not_finite_stop_the_learning_and_nothing_else(
+    life: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[tuple[str, bytes]] = []
+
+    def prepare(self: Learner, limit: int = 64) -> int:
+        raise ModelError("features of text 3: not finite in float16")
+
+    monkeypatch.setattr(Learner, "prepare", prepare)
+    node = life()
+    node._diagnostics.publish = lambda message, values, *, level: said.append((message, level))
+    assert node.trigger_activate() == TransitionCallbackReturn.SUCCESS
+    node._on_transition(make(0))
+    until(lambda: node._problem)
+    node._on_transition(make(1))
+    until(lambda: node._stored == 2)
+    node._report()
+    ((message, level),) = said
+    assert "learning stopped" in message and "text 3" in message and level == DiagnosticStatus.ERROR
+    assert node.finished is None
+
+
+def test_a_learner_that_is_busy_is_not_taken_apart(out: Path, life: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun, go_on = threading.Event(), threading.Event()
+
+    def prepare(self: Learner, limit: int = 64) -> int:
+        begun.set()
+        assert go_on.wait(60.0)
+        self.replay.tasks(1)  # which a closed replay would refuse
+        return 0
+
+    monkeypatch.setattr(Learner, "prepare", prepare)
+    monkeypatch.setattr(learner_node, "PATIENCE", 0.2)
+    node = life()
+    assert node.trigger_activate() == TransitionCallbackReturn.SUCCESS
+    assert begun.wait(60.0)
+    node._on_transition(make(0))
+    assert node.trigger_deactivate() == TransitionCallbackReturn.FAILURE
+    assert str(node._error) == "learner: still busy with an update; ask again"
+    assert node._stored == 0 and not (out / "learner").exists(), "nothing happens beside it"
+    go_on.set()
+    monkeypatch.setattr(learner_node, "PATIENCE", 60.0)
+    assert node.trigger_deactivate() == TransitionCallbackReturn.SUCCESS
+    assert node._stored == 1 and (out / "learner").exists()
+    assert node.trigger_cleanup() == TransitionCallbackReturn.SUCCESS
+    assert node.finished is None
+
+
+def test_figures_are_read_while_new_ones_come(life: Any) -> None:
+    node = life()
+    take(node, range(8))
+    learn(node, 1)
+    before = node._stats
+    learn(node, 1)
+    assert node._stats is not before and before.keys() == {"critic_loss", "value"}
