@@ -123,6 +123,20 @@ def test_an_image_counts_once_with_the_odometry_of_its_time(physics: Physics) ->
     assert "red ball right 30 at" in perception.scene(1.2).text
 
 
+def test_an_image_that_comes_late_is_placed_from_where_it_was_taken(physics: Physics) -> None:
+    perception = Perception(CONTRACT)
+    perception.start_episode("go to the red ball")
+    physics.load(ROOM, World((0.0, 0.0, 0.0), (), (BALL,), BALL.name))
+    taken = physics.read(1.0)
+    for stamp, yaw in ((1.0, 0.0), (1.1, 20.0), (1.2, 41.0)):
+        physics.load(ROOM, World((0.0, 0.0, math.radians(yaw)), (), (BALL,), BALL.name))
+        readings = physics.read(stamp)
+        perception.on_scan(readings.scan)
+        perception.on_odometry(dataclasses.replace(readings.odometry, yaw=math.radians(yaw)))
+    perception.on_image(taken.image)
+    assert "red ball right 30 at 1.3. " in perception.scene(1.2).text
+
+
 def test_memory_after_turning_away(physics: Physics) -> None:
     physics.load(ROOM, World((0.0, 0.0, 0.0), (), (BALL,), BALL.name))
     found = finder()

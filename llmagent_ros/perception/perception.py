@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Reversible
+from typing import TypeVar
 
 import numpy as np
 
@@ -15,7 +16,11 @@ from llmagent_ros.perception.scan import is_blind, sector_clearances
 from llmagent_ros.types import CameraImage, LaserScan, Odometry, Scene
 
 CLOCK_TOLERANCE = 0.1  # s by which a reading may be ahead of now before it counts as wrong
+HISTORY = 256  # odometry readings kept for images that come late: 0.6 s of a drive that tells 400 times a second
+SCANS = 32  # scans kept for the same
 JUMP = 1.0  # m in one control period that no robot drives: the odometry was reset, memory is void
+
+_Reading = TypeVar("_Reading", LaserScan, Odometry)
 
 
 class Perception:
@@ -29,6 +34,8 @@ class Perception:
         self._scan: LaserScan | None = None
         self._odometry: Odometry | None = None
         self._image: CameraImage | None = None
+        self._odometries: deque[Odometry] = deque(maxlen=HISTORY)
+        self._scans: deque[LaserScan] = deque(maxlen=SCANS)
         self._finder = ObjectFinder(contract.objects, contract.sensors.camera, contract.scene.memory)
         self._image_seen = -math.inf
         self._actions: deque[str] = deque(maxlen=contract.scene.history)
@@ -50,6 +57,8 @@ class Perception:
 
     def on_scan(self, scan: LaserScan) -> None:
         self._scan = scan
+        if math.isfinite(scan.stamp):
+            self._scans.append(scan)
 
     def on_odometry(self, odometry: Odometry) -> None:
         """A reading with a value that is not finite counts as missing."""
@@ -60,6 +69,9 @@ class Perception:
         last, self._odometry = self._odometry, odometry
         if last is not None and math.hypot(odometry.x - last.x, odometry.y - last.y) > JUMP:
             self._finder.forget()
+            self._odometries.clear()
+        if math.isfinite(odometry.stamp):
+            self._odometries.append(odometry)
 
     def on_image(self, image: CameraImage) -> None:
         """An image that is no colour image or has no finite intrinsics counts as missing."""
@@ -85,11 +97,12 @@ class Perception:
         return Scene(max(stamps, default=now), " ".join(said), self._task, unknown)
 
     def _look(self, now: float) -> None:
-        """Lets the object finder see each image once, with the odometry that belongs to it."""
-        image, odometry = self._fresh_image(now), self._fresh_odometry(now)
-        if image is None or odometry is None or image.stamp <= self._image_seen:
+        """Lets the object finder see each image once, with the odometry and the scan nearest to it in time."""
+        image = self._fresh_image(now)
+        if image is None or self._fresh_odometry(now) is None or image.stamp <= self._image_seen:
             return
-        self._finder.see(image, self._fresh_scan(now), odometry)
+        scan = _nearest(self._scans, image.stamp) if self._fresh_scan(now) is not None else None
+        self._finder.see(image, scan, _nearest(self._odometries, image.stamp))
         self._image_seen = image.stamp
 
     def _say_objects(self, now: float) -> str:
@@ -128,6 +141,10 @@ class Perception:
         sensor = self._contract.sensors.camera
         fresh = sensor is not None and self._image is not None and _fresh(self._image.stamp, now, sensor.timeout)
         return self._image if fresh else None
+
+
+def _nearest(readings: Reversible[_Reading], stamp: float) -> _Reading:
+    return min(reversed(readings), key=lambda reading: abs(reading.stamp - stamp))
 
 
 def _fresh(stamp: float, now: float, timeout: float) -> bool:
