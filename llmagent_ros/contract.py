@@ -161,15 +161,18 @@ class RobotContract:
             raise ValueError("objects: need sensors.camera")
         return self
 
-    def nearest_phrase(self, velocity: Velocity) -> str:
-        """The action phrase whose command is nearest to a velocity, each axis measured by its limit."""
+    def nearest_phrase(self, velocity: Velocity) -> str | None:
+        """The action phrase whose command is nearest to a velocity, each axis measured by its limit.
 
-        def distance(phrase: str) -> float:
-            action = self.actions[phrase]
+        None where no phrase says it: standing still is nearer than all of them.
+        """
+
+        def distance(action: ActionCommand) -> float:
             linear = (action.linear - velocity.linear) / self.limits.linear
             return math.hypot(linear, (action.angular - velocity.angular) / self.limits.angular)
 
-        return min(self.actions, key=distance)
+        nearest = min(self.actions, key=lambda phrase: distance(self.actions[phrase]))
+        return nearest if distance(self.actions[nearest]) <= distance(ActionCommand()) else None
 
     @property
     def phrases(self) -> tuple[str, ...]:

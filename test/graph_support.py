@@ -17,14 +17,19 @@ from lifecycle_msgs.srv import ChangeState, GetState
 from rclpy.action import ActionClient
 from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
 from ros_support import ROOT, Graph, Process
+from rosgraph_msgs.msg import Clock
 
 from llmagent_interfaces.action import ExecuteTask
 from llmagent_interfaces.msg import Decision, Outcome, Scene, Task
+from llmagent_interfaces.msg import Transition as TransitionMessage
 from llmagent_interfaces.srv import ResetSimulation
+from llmagent_ros.nodes import qos
+from llmagent_ros.nodes.wire import stamps
 from llmagent_ros.nodes.wire.stamps import key
 
 AGAIN = 5.0  # s after which a goal is sent again; the answer of a server that has just been found may be lost
-LONG = 90.0  # s: deadline of what starts processes with a language model in them
+PERIOD = 0.4  # s: the control period of sim_diffdrive
+LONG = 240.0  # s: deadline of what starts processes with a language model in them
 EVERYTHING = QoSProfile(
     reliability=ReliabilityPolicy.RELIABLE,
     durability=DurabilityPolicy.VOLATILE,
@@ -65,7 +70,7 @@ def compose_world(graph: Graph, folder: Path, *, max_steps: int) -> Path:
 class Goal:
     """One goal of ExecuteTask and what became of it."""
 
-    def __init__(self, agent: Agent, instruction: str, time_limit: float) -> None:
+    def __init__(self, agent: Agent | World, instruction: str, time_limit: float) -> None:
         self._graph, self._agent, self._instruction = agent.graph, agent, instruction
         self._before = {m.id for m in agent.tasks}
         self.feedback: list[ExecuteTask.Feedback] = []
@@ -89,6 +94,7 @@ class Goal:
     @property
     def task_id(self) -> str:
         """The id of the task that this goal became."""
+        assert isinstance(self._agent, Agent)
         return self._agent.announced(self._instruction, self._before)
 
     @property
@@ -210,6 +216,47 @@ def _once(messages: Iterable[Any]) -> list[Any]:
 
 def is_zero(message: TwistStamped) -> bool:
     return message.twist.linear.x == 0.0 and message.twist.angular.z == 0.0
+
+
+class World:
+    """Plays simulator, clock and perception for a policy with `use_sim_time`, one message at a time."""
+
+    def __init__(self, graph: Graph) -> None:
+        self.graph, self.time = graph, 0.0
+        self.action = ActionClient(graph.node, ExecuteTask, "execute_task")
+        graph.until(self.action.server_is_ready, "no action execute_task", LONG)
+        self.decisions: list[Decision] = graph.collect(Decision, "/decision", EVERYTHING)
+        self.tasks: list[Task] = graph.collect(Task, "/task", qos.LATEST)
+        self.transitions: list[TransitionMessage] = graph.collect(TransitionMessage, "/transition", qos.TRANSITION)
+        self.wanted: list[TwistStamped] = graph.collect(TwistStamped, "/cmd_vel_policy", EVERYTHING)
+        self.scene = graph.publisher(Scene, "scene")
+        self.outcome = graph.publisher(Outcome, "outcome", qos.OUTCOME)
+        self.clock = graph.publisher(Clock, "/clock")
+
+    def pass_time(self, seconds: float = PERIOD) -> None:
+        """The clock goes on; back when the policy has got it."""
+        self.time += seconds
+        self.clock.publish(Clock(clock=stamps.to_time(self.time)))
+        assert self.clock.wait_for_all_acked()
+        self.be_heard()
+
+    def be_heard(self) -> None:
+        """Acknowledged is not yet handled: a service of the policy answers after what came before it."""
+        for _ in range(3):
+            self.graph.call(GetState, "policy/get_state", GetState.Request())
+
+    def task(self, instruction: str) -> Task:
+        """The newest task with this instruction, as soon as it is announced."""
+        return self.graph.until(lambda: [m for m in self.tasks if m.instruction == instruction], "no task")[-1]
+
+    def say(self, task: Task, stamp: float | None = None) -> None:
+        stamp = self.time if stamp is None else stamp
+        scene = Scene(header=stamps.header(stamp), task=task.instruction, task_id=task.id, episode=task.episode)
+        scene.text = f"{task.instruction}. clear ahead {stamp:.1f}."
+        self.scene.publish(scene)
+
+    def report(self, **values: Any) -> None:
+        self.outcome.publish(Outcome(header=stamps.header(self.time), **values))
 
 
 def kill_node(launch: Process, name: str) -> int:

@@ -24,7 +24,7 @@ from rclpy.executors import SingleThreadedExecutor
 
 from llmagent_ros.nodes import qos
 
-DEADLINE = 30.0  # s: only to fail instead of hanging
+DEADLINE = 60.0  # s: only to fail instead of hanging
 ROOT = Path(__file__).resolve().parent.parent
 _DOMAINS = range(1, 101)  # above, the ports of DDS reach into the ephemeral ones of Linux
 T = TypeVar("T")

@@ -188,3 +188,8 @@ def test_the_nearest_phrase_measures_each_axis_by_its_limit() -> None:
     assert contract.nearest_phrase(Velocity(0.45, 0.1)) == "forward"
     assert contract.nearest_phrase(Velocity(0.05, -1.0)) == "turn right"
     assert contract.nearest_phrase(Velocity(-0.5, 0.0)) == "back"
+
+
+@pytest.mark.parametrize("velocity", [Velocity(), Velocity(0.1, 0.0), Velocity(-0.1, 0.2), Velocity(math.nan, 0.5)])
+def test_no_phrase_says_that_the_robot_stands_or_what_is_no_number(velocity: Velocity) -> None:
+    assert load_contract("sim_diffdrive").nearest_phrase(velocity) is None

@@ -6,52 +6,29 @@ import itertools
 import time
 from pathlib import Path
 
-from graph_support import LONG, Goal
-from rclpy.action import ActionClient
+from graph_support import Goal, World
 from ros_support import Graph
 
 from llmagent_interfaces.action import ExecuteTask
-from llmagent_interfaces.msg import Decision, Outcome, Scene, Task, Transition
-from llmagent_ros.nodes import qos
-from llmagent_ros.nodes.wire import stamps
 
-PERIOD = 0.4
 DELAYS = (0.0, 0.002, 0.005, 0.01, 0.02)  # s between the two; the model thinks for about 10 ms
 REPEATS = 3
 
 
-class World:
-    """Plays simulator and perception for episodes of one step."""
-
-    def __init__(self, graph: Graph) -> None:
-        self.graph, self.time = graph, 0.0
-        self.action = ActionClient(graph.node, ExecuteTask, "execute_task")
-        graph.until(self.action.server_is_ready, "no action execute_task", LONG)
-        self.decisions: list[Decision] = graph.collect(Decision, "/decision")
-        self.tasks: list[Task] = graph.collect(Task, "/task", qos.LATEST)
-        self.transitions: list[Transition] = graph.collect(Transition, "/transition", qos.TRANSITION)
-        self.scene = graph.publisher(Scene, "scene")
-        self.outcome = graph.publisher(Outcome, "outcome", qos.OUTCOME)
-
-    def say(self, task: Task) -> None:
-        scene = Scene(header=stamps.header(self.time), task=task.instruction, task_id=task.id, episode=task.episode)
-        scene.text = f"{task.instruction}. clear ahead {self.time:.1f}."
-        self.scene.publish(scene)
-
-    def report(self) -> None:
-        self.outcome.publish(Outcome(header=stamps.header(self.time), reward=0.5, truncated=True, reason="timeout"))
+class Play(World):
+    """Episodes of one step."""
 
     def play(self, scene_first: bool, delay: float) -> tuple[ExecuteTask.Result, float]:
         """One episode; its result and how long that took after everything was said, s."""
         instruction = f"go to the red ball number {len(self.transitions)}"
         goal = Goal(self, instruction, 0.0)
-        wanted = self.graph.until(lambda: [m for m in self.tasks if m.instruction == instruction], "no task")
-        self.time += PERIOD
+        task = self.task(instruction)
+        self.pass_time()
         before = len(self.decisions)
-        self.say(wanted[0])
+        self.say(task)
         self.graph.until(lambda: len(self.decisions) > before, "no decision")
-        self.time += PERIOD
-        parts = [lambda: self.say(wanted[0]), self.report]
+        self.pass_time()
+        parts = [lambda: self.say(task), lambda: self.report(reward=0.5, truncated=True, reason="timeout")]
         for part in parts if scene_first else reversed(parts):
             part()
             time.sleep(delay)
@@ -63,8 +40,8 @@ class World:
 def test_no_last_step_is_lost(tmp_path: Path) -> None:
     took = []
     with Graph(tmp_path) as graph:
-        graph.start("policy", out=tmp_path)
-        world = World(graph)
+        graph.start("policy", out=tmp_path, use_sim_time=True)
+        world = Play(graph)
         for scene_first, delay, _ in itertools.product((True, False), DELAYS, range(REPEATS)):
             begun = len(world.transitions)
             result, seconds = world.play(scene_first, delay)

@@ -34,6 +34,7 @@ SETTINGS = {
     "publish_every": 25,
     "checkpoint_period": 0.5,
     "skill_every": 0,
+    "niceness": 0,
 }
 
 
@@ -137,7 +138,7 @@ def test_kill_9_while_transitions_stream_in(tmp_path: Path) -> None:
         resumed = 0
         for life in range(KILLS):
             learner = stream.start()
-            wanted = 100 + 400 * life + chance.randrange(200)
+            wanted = 100 + 300 * life + chance.randrange(200)  # so that at the end there is a bundle still to come
             stream.until_stored(wanted, "transitions are not stored")
             if life:  # learns on, and writes that down; on a slow machine all there is to learn may be done by now
                 further = min(resumed + 1, UPDATES)
@@ -179,7 +180,7 @@ def check_adapters(stream: Stream) -> None:
     assert names == sorted(set(names))
     updates = [message.updates for message in stream.adapters]
     newest = stream.adapters[-1]
-    assert updates[-1] == max(updates)
+    assert updates == sorted(set(updates)), "a life published less than the one before had"
     bundle = load_bundle(Path(newest.path))
     assert bundle.digest == newest.digest == bundle_digest(stream.out / "bundles" / newest.name)
     assert (bundle.base_digest, bundle.meta["updates"]) == (newest.base, newest.updates)

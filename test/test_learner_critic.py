@@ -42,6 +42,7 @@ def test_heads_are_separate_networks() -> None:
     torch.testing.assert_close(made(x), torch.stack(expected))
     torch.testing.assert_close(made.values(x), torch.stack(expected).mean(0))
     assert made(x).shape == (3, 7, 2)
+    torch.testing.assert_close(made(x, torch.tensor([2, 0])), torch.stack([expected[2], expected[0]]))
 
 
 def test_gradients_are_those_of_finite_differences() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -162,6 +162,69 @@ def test_late_outcome_of_a_robot_counts_for_the_open_step() -> None:
     (closed,) = trace.on_scene(scene(2))
     assert (closed.step, closed.reward, closed.terminated) == (1, 7.0, True)
     assert trace.complete
+
+
+@pytest.mark.parametrize("stepwise", [True, False])
+@pytest.mark.parametrize("last", [TERMINATED, TRUNCATED])
+@pytest.mark.parametrize("scene_first", [True, False])
+def test_the_end_counts_for_the_last_step_whatever_scene_came_after_it(
+    stepwise: bool, last: Outcome, scene_first: bool
+) -> None:
+    """In real time scenes and outcomes have moments of their own: the newest scene may be older than the end."""
+    trace = EpisodeTrace("run", 0, stepwise=stepwise)
+    closed = trace.on_decision(scene(0), decision(0)) + trace.on_outcome(1.35, Outcome(0.5))
+    if scene_first:
+        closed += trace.on_decision(scene(1), decision(1))
+        closed += trace.on_outcome(1.45, last) + trace.on_scene(Scene(1.43, "scene 1.5", "go to the red ball"))
+    else:
+        closed += trace.on_outcome(1.45, last) + trace.on_scene(scene(1))
+    ends = [(t.reward, t.terminated, t.truncated) for t in closed]
+    end = (last.reward, last.terminated, last.truncated)
+    if scene_first and stepwise:  # that first period's outcome is not known to be whole before one of its end comes
+        assert ends[-1] == end
+    elif scene_first:
+        assert ends == [(0.5, False, False), end]
+    else:
+        assert ends == [(0.5 + last.reward, *end[1:])]
+    assert trace.complete
+
+
+def test_what_was_not_done_is_not_learned_and_its_reward_is_nobodys() -> None:
+    trace = EpisodeTrace("run", 0, stepwise=False)
+    closed = trace.on_decision(scene(0), decision(0))
+    closed += trace.on_outcome(1.3, Outcome(1.0))
+    closed += trace.on_decision(scene(1), decision(1), executed=False)  # under an e-stop
+    closed += trace.on_outcome(1.7, Outcome(20.0))
+    closed += trace.on_decision(scene(2), decision(2))
+    trace.drives(None)  # pressed again in the middle of a step
+    trace.drives(Source.POLICY)
+    closed += trace.on_outcome(2.1, Outcome(300.0))
+    closed += trace.on_decision(scene(3), decision(3))
+    trace.drives(Source.POLICY)
+    closed += trace.on_outcome(2.5, Outcome(4000.0)) + trace.on_scene(scene(4))
+    assert [(t.step, t.reward) for t in closed] == [(0, 1.0), (3, 4000.0)]
+    assert trace.total_reward == 4321.0 and trace.steps == 4
+
+
+def test_a_step_that_somebody_else_took_over_is_not_learned() -> None:
+    trace = EpisodeTrace("run", 0, stepwise=True)
+    closed = trace.on_decision(scene(0), decision(0))
+    trace.drives(Source.HUMAN)  # a person takes over in the middle of it
+    closed += trace.on_outcome(scene(1).stamp, Outcome(1.0))
+    driven = replace(decision(1), source=Source.HUMAN)
+    closed += trace.on_decision(scene(1), driven) + trace.on_outcome(scene(2).stamp, Outcome(2.0))
+    closed += trace.on_decision(scene(2), replace(decision(2), source=Source.HUMAN))
+    trace.drives(Source.POLICY)  # and lets go in the middle of another
+    closed += trace.on_outcome(scene(3).stamp, TERMINATED) + trace.on_scene(scene(3))
+    assert [(t.step, t.source, t.reward) for t in closed] == [(1, Source.HUMAN, 2.0)]
+    assert trace.complete
+
+
+def test_flush_leaves_out_what_was_not_done() -> None:
+    trace = EpisodeTrace("run", 0, stepwise=True)
+    trace.on_decision(scene(0), decision(0), executed=False)
+    trace.on_outcome(1.4, TERMINATED)
+    assert trace.flush() == [] and trace.complete
 
 
 def test_outcome_of_a_period_before_the_first_decision_is_not_its_reward() -> None:

@@ -22,12 +22,14 @@ class BundleLoader:
     def __init__(self, node: ManagedNode, read: Callable[[Path, str], Deployment]) -> None:
         self._node, self._read = node, read
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="bundle")
+        self._closed = False
         self._lock = threading.Lock()
         self._loaded: Deployment | None = None
 
     def load(self, path: str, digest: str) -> None:
-        """Starts reading; bundles become ready in the order of these calls."""
-        self._pool.submit(self._load, Path(path), digest)
+        """Starts reading; bundles become ready in the order of these calls. After `close`, nothing is read."""
+        if not self._closed:
+            self._pool.submit(self._load, Path(path), digest)
 
     def take(self) -> Deployment | None:
         """What has been loaded since the last call."""
@@ -37,6 +39,7 @@ class BundleLoader:
 
     def close(self) -> None:
         """Waits for the one that is being read and drops the others."""
+        self._closed = True
         self._pool.shutdown(wait=True, cancel_futures=True)
 
     def _load(self, path: Path, digest: str) -> None:

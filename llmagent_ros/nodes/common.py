@@ -44,7 +44,7 @@ def run(factories: Sequence[Callable[[], Node]], argv: list[str] | None = None) 
     another. They start in the order given and close in reverse.
 
     Exit code: the highest of the nodes', else 0; 2 with one line on standard error for an LlmAgentError; 1 with its
-    traceback for anything else, since that is a defect.
+    traceback for anything else, since that is a defect; 128 + the signal's number when it comes while they start.
     """
     code = _run(factories, argv)
     for stream in (sys.stdout, sys.stderr):
@@ -53,22 +53,44 @@ def run(factories: Sequence[Callable[[], Node]], argv: list[str] | None = None) 
     os._exit(code)
 
 
+class _Interrupted(BaseException):
+    """A signal came while nodes start; no `except Exception` of a library keeps it."""
+
+
+class _OnSignal:
+    """Handler of SIGINT and SIGTERM: sets `stop`; while `starting`, nobody looks at that for long, so it raises."""
+
+    def __init__(self) -> None:
+        self.stop = threading.Event()
+        self.starting = False
+
+    def __call__(self, number: int, _: object) -> None:
+        self.stop.set()
+        if self.starting:
+            self.starting = False
+            raise _Interrupted(number)
+
+
 def _run(factories: Sequence[Callable[[], Node]], argv: list[str] | None) -> int:
-    stop = threading.Event()
+    on_signal = _OnSignal()
     rclpy.init(args=argv, signal_handler_options=SignalHandlerOptions.NO)
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stop.set())
+        signal.signal(number, on_signal)
     nodes: list[Node] = []
     code = 0
     with ExitStack() as locks:
         try:
+            on_signal.starting = True
             for factory in factories:
                 node = factory()
                 locks.enter_context(instance_lock(node))
                 nodes.append(node)
                 if isinstance(node, ManagedNode) and node.starts_itself:
                     node.autostart()
-            code = _spin_all(nodes, stop)
+            on_signal.starting = False
+            code = _spin_all(nodes, on_signal.stop)
+        except _Interrupted as interrupted:
+            code = 128 + int(interrupted.args[0])
         except LlmAgentError as error:
             print(f"error: {error}", file=sys.stderr, flush=True)
             code = 2
@@ -77,6 +99,7 @@ def _run(factories: Sequence[Callable[[], Node]], argv: list[str] | None) -> int
         except Exception:
             traceback.print_exc()
             code = 1
+        on_signal.starting = False
         try:
             # A node that has not got its name is not closed: it has no business with the robot of the one that has it.
             for node in reversed(nodes):
@@ -257,14 +280,14 @@ class ManagedNode(LifecycleNode):
         super().__init__(name, automatically_declare_parameters_from_overrides=True)
         self.finished: int | None = None
         self.starts_itself = False  # whether `run` configures and activates it, once it has its name
-        self._error: LlmAgentError | None = None
+        self._error: Exception | None = None
         self._starting = False
 
     def autostart(self) -> None:
         """Configures and activates.
 
         Raises:
-            LlmAgentError: what made it fail.
+            Exception: what made it fail; an LlmAgentError if a person can mend it.
         """
         self._starting = True
         for trigger in (self.trigger_configure, self.trigger_activate):
@@ -328,9 +351,10 @@ class ManagedNode(LifecycleNode):
         self._error = None
         try:
             step()
-        except LlmAgentError as error:
+        except Exception as error:
             self._error = error
             if not self._starting:  # else it is raised, and said once
-                self.get_logger().error(str(error))
+                known = isinstance(error, LlmAgentError)
+                self.get_logger().error(str(error) if known else traceback.format_exc())
             return TransitionCallbackReturn.FAILURE
         return TransitionCallbackReturn.SUCCESS

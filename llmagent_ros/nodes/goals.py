@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -14,12 +15,39 @@ from llmagent_interfaces.action import ExecuteTask
 from llmagent_ros.perception.text import clean_instruction
 
 
+class Goal:
+    """One accepted goal; whoever works on it tells it how it goes. From any thread."""
+
+    def __init__(self, handle: Any, node: Node) -> None:
+        self.handle = handle
+        self.done = Future(executor=node.executor)  # so that a result set in another thread wakes the executor
+        self.done.add_done_callback(lambda _: None)
+        self._lock = threading.Lock()
+
+    def feedback(self, *, step: int, scene: str, action: str, total_reward: float) -> None:
+        """Tells the client about one decision."""
+        with self._lock:
+            if self.done.done() or not self.handle.is_active:
+                return
+            message = ExecuteTask.Feedback(step=step, scene=scene, action=action)
+            message.total_reward = float(total_reward)
+            self.handle.publish_feedback(message)
+
+    def finish(self, *, success: bool, reason: str, total_reward: float, steps: int) -> None:
+        """Gives it its result; the first one counts."""
+        result = ExecuteTask.Result(success=success, reason=reason, steps=steps)
+        result.total_reward = float(total_reward)
+        with self._lock:
+            if not self.done.done():
+                self.done.set_result(result)
+
+
 class GoalServer:
     """Connects goals to a policy's tasks.
 
     Args:
-        accept: whether goals are taken now. start: takes up (instruction, time_limit) and returns the task's id; it
-            ends the present goal through `finish`. cancel: ends the present task, through `finish` as well.
+        accept: whether goals are taken now. start: takes up (instruction, time_limit) for a goal, and finishes the goal
+            before. cancel: ends the task of a goal, if that is the present one, and finishes the goal.
     """
 
     def __init__(
@@ -27,14 +55,12 @@ class GoalServer:
         node: Node,
         *,
         accept: Callable[[], bool],
-        start: Callable[[str, float], str],
-        cancel: Callable[[], None],
+        start: Callable[[str, float, Goal], object],
+        cancel: Callable[[Goal], None],
     ) -> None:
         self._accept, self._start, self._cancel = accept, start, cancel
         self._node = node
-        self._lock = threading.Lock()
-        self._goal: Any = None
-        self._done: Future | None = None
+        self._goal: Goal | None = None  # the newest
         self._server = ActionServer(
             node,
             ExecuteTask,
@@ -44,47 +70,26 @@ class GoalServer:
             cancel_callback=self._on_cancel,
         )
 
-    def finish(self, *, success: bool, reason: str, total_reward: float, steps: int) -> None:
-        """Gives the present goal its result, if there is one. From any thread."""
-        with self._lock:
-            done, self._done, self._goal = self._done, None, None
-        if done is not None:
-            result = ExecuteTask.Result(success=success, reason=reason, steps=steps)
-            result.total_reward = float(total_reward)
-            done.set_result(result)
-
-    def feedback(self, *, step: int, scene: str, action: str, total_reward: float) -> None:
-        """Tells the goal's client about one decision. From any thread."""
-        with self._lock:
-            goal = self._goal
-            if goal is None or not goal.is_active:
-                return
-            message = ExecuteTask.Feedback(step=step, scene=scene, action=action)
-            message.total_reward = float(total_reward)
-            goal.publish_feedback(message)
-
     def _on_goal(self, request: ExecuteTask.Goal) -> GoalResponse:
-        wanted = self._accept() and bool(clean_instruction(request.instruction))
-        return GoalResponse.ACCEPT if wanted else GoalResponse.REJECT
+        sound = bool(clean_instruction(request.instruction)) and 0.0 <= request.time_limit < math.inf
+        return GoalResponse.ACCEPT if self._accept() and sound else GoalResponse.REJECT
 
-    def _on_cancel(self, goal: Any) -> CancelResponse:
-        with self._lock:
-            current = self._goal is not None and self._goal.goal_id == goal.goal_id
-        if current:
-            self._cancel()
+    def _on_cancel(self, handle: Any) -> CancelResponse:
+        if self._goal is not None and self._goal.handle.goal_id == handle.goal_id:
+            self._cancel(self._goal)
         return CancelResponse.ACCEPT
 
-    async def _execute(self, goal: Any) -> ExecuteTask.Result:
-        self._start(goal.request.instruction, float(goal.request.time_limit))
-        done = Future(executor=self._node.executor)  # so that a result set in another thread wakes the executor
-        done.add_done_callback(lambda _: None)
-        with self._lock:
-            self._goal, self._done = goal, done
-        result: ExecuteTask.Result = await done
-        if result.reason == "cancelled" and goal.is_cancel_requested:
-            goal.canceled()
+    async def _execute(self, handle: Any) -> ExecuteTask.Result:
+        if handle.is_cancel_requested:  # taken back before it was taken up
+            handle.canceled()
+            return ExecuteTask.Result(reason="cancelled")
+        self._goal = goal = Goal(handle, self._node)
+        self._start(handle.request.instruction, float(handle.request.time_limit), goal)
+        result: ExecuteTask.Result = await goal.done
+        if result.reason == "cancelled" and handle.is_cancel_requested:
+            handle.canceled()
         elif result.success:
-            goal.succeed()
+            handle.succeed()
         else:
-            goal.abort()
+            handle.abort()
         return result

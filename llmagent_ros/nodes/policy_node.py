@@ -6,14 +6,12 @@ import math
 import threading
 import time
 import uuid
-from dataclasses import dataclass as plain_dataclass
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 import numpy as np
 import torch
-from geometry_msgs.msg import TwistStamped
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 from rclpy.clock import Clock
@@ -28,24 +26,26 @@ from llmagent_ros.errors import LlmAgentError
 from llmagent_ros.learning.rl.critic import build_critic
 from llmagent_ros.nodes import common, qos
 from llmagent_ros.nodes.bundle_loader import BundleLoader
-from llmagent_ros.nodes.goals import GoalServer
+from llmagent_ros.nodes.driver import Driver
+from llmagent_ros.nodes.goals import Goal, GoalServer
 from llmagent_ros.nodes.policy_outputs import PolicyOutputs
 from llmagent_ros.nodes.retrieval import Retrieval
-from llmagent_ros.nodes.wire import decisions, sensors
+from llmagent_ros.nodes.wire import decisions
 from llmagent_ros.nodes.wire.stamps import to_seconds
+from llmagent_ros.nodes.work import Work
 from llmagent_ros.perception.text import clean_instruction
 from llmagent_ros.policy.deployment import Deployment, read_deployment
 from llmagent_ros.policy.language_model import LanguageModel, LanguageModelConfig
 from llmagent_ros.policy.text_policy import TextPolicy
 from llmagent_ros.policy.trace import EpisodeTrace
+from llmagent_ros.recording.episodes import recorded_episodes
 from llmagent_ros.types import Decision as DecisionValue
-from llmagent_ros.types import Outcome as OutcomeValue
-from llmagent_ros.types import Source, Velocity
+from llmagent_ros.types import Source
 
-TELEOP_TIMEOUT = 0.5  # s of wall time after which a person's command no longer counts; as in the guard
 WATCH_PERIOD = 0.1  # s of wall time
 REPORT_PERIOD = 1.0  # s of wall time between two diagnostics
 LAST_SCENE_TIMEOUT = 1.0  # s of wall time that the end of an episode waits for its last scene
+STOP_TIMEOUT = 5.0  # s of wall time that a deactivation waits for the decision under way
 
 
 @dataclass(config=ConfigDict(extra="forbid"), frozen=True)
@@ -80,20 +80,6 @@ class PolicyNodeConfig:
     autostart: bool = True
 
 
-@plain_dataclass
-class _Work:
-    """The instruction that is worked on."""
-
-    id: str
-    instruction: str
-    episode: int
-    trace: EpisodeTrace
-    time_limit: float
-    started: float | None = None  # stamp of its first scene, s
-    lessons: tuple[str, ...] = ()
-    ended_at: float | None = None  # wall time of its last outcome
-
-
 class PolicyNode(common.ManagedNode):
     """Lifecycle: the model loads in configure, commands flow only while active, zero is the last thing sent.
 
@@ -108,12 +94,12 @@ class PolicyNode(common.ManagedNode):
         self._run = f"{Path(self._config.out).name}-{uuid.uuid4().hex[:8]}"
         self._policy: TextPolicy | None = None
         self._active = False
-        self._teleop = (-math.inf, Velocity())  # wall time and value of a person's last command
-        self._work: _Work | None = None
-        self._episodes = 0
+        self._work: Work | None = None
+        self._episodes = recorded_episodes(Path(self._config.out))  # a run that goes on does not repeat its choices
         self._changed = threading.Condition()  # guards _work, _scene, _active
         self._scene: Scene | None = None
         self._thread: threading.Thread | None = None
+        self._stop = threading.Event()  # of that thread
         self._loader = BundleLoader(self, self._read_bundle)
         self._make_topics()
         self.starts_itself = self._config.autostart
@@ -124,9 +110,9 @@ class PolicyNode(common.ManagedNode):
         self.create_subscription(Scene, "scene", self._on_scene, qos.COMMAND)
         self.create_subscription(Outcome, "outcome", self._on_outcome, qos.OUTCOME)
         self.create_subscription(Adapter, "adapter", self._on_adapter, qos.LATEST)
-        self.create_subscription(TwistStamped, "cmd_vel_teleop", self._on_teleop, qos.COMMAND)
         self.create_subscription(String, "set_task", self._on_set_task_topic, qos.COMMAND)
         self.create_service(SetTask, "set_task", self._on_set_task)
+        self._driver = Driver(self, self._contract, self._on_driver)
         self._goals = GoalServer(self, accept=lambda: self._active, start=self._begin, cancel=self._cancel)
         self._retrieval = Retrieval(self, self._config.skills, self._contract.robot, self._config.retrieve_timeout)
         steady = Clock(clock_type=ClockType.STEADY_TIME)
@@ -153,18 +139,22 @@ class PolicyNode(common.ManagedNode):
 
     def activate(self) -> None:
         self._active = True
+        self._stop = threading.Event()
         self._thread = self.work(self._decide_forever, "decide")
 
     def deactivate(self) -> None:
-        if not self._active:
+        if self._thread is None:
             return
         with self._changed:
             self._active = False
+            self._stop.set()
             self._changed.notify_all()
-        if self._thread is not None:
-            self._thread.join(timeout=5.0)
-        self._finish("aborted", success=False)
+        self._finish(self._work, "aborted")
+        self._thread.join(timeout=STOP_TIMEOUT)
         self._outputs.stop()
+        if self._thread.is_alive():
+            raise LlmAgentError(f"node {self.get_name()}: still at a decision after {STOP_TIMEOUT:.0f} s; ask again")
+        self._thread = None
 
     def cleanup(self) -> None:
         self._policy = None
@@ -177,45 +167,56 @@ class PolicyNode(common.ManagedNode):
 
     def _on_set_task_topic(self, message: String) -> None:
         if self._active and clean_instruction(message.data):
-            self._begin(message.data, 0.0)
+            self._begin(message.data)
 
     def _on_set_task(self, request: SetTask.Request, response: SetTask.Response) -> SetTask.Response:
         if not self._active or not clean_instruction(request.instruction):
             response.message = "the policy is not active" if not self._active else "the instruction is empty"
             return response
-        response.ok, response.task_id = True, self._begin(request.instruction, 0.0)
+        response.ok, response.task_id = True, self._begin(request.instruction)
         return response
 
-    def _begin(self, instruction: str, time_limit: float) -> str:
+    def _begin(self, instruction: str, time_limit: float = 0.0, goal: Goal | None = None) -> str:
         """Takes up an instruction, which pre-empts the one before; returns its id."""
-        self._finish("preempted", success=False)
+        self._finish(self._work, "preempted")
         trace = EpisodeTrace(self._run, self._episodes, stepwise=self._config.stepwise)
-        work = _Work(uuid.uuid4().hex, clean_instruction(instruction), self._episodes, trace, time_limit)
+        text, now = clean_instruction(instruction), self._now()
+        work = Work(
+            uuid.uuid4().hex, text, self._episodes, trace, self._config.stepwise, time_limit, begun=now, goal=goal
+        )
         self._episodes += 1
         with self._changed:
             self._work = work
         self._retrieval.ask(work.instruction, lambda lessons: self._announce(work, lessons))
         return work.id
 
-    def _announce(self, work: _Work, lessons: tuple[str, ...]) -> None:
+    def _announce(self, work: Work, lessons: tuple[str, ...]) -> None:
         """The skills are here (or not in time): perception may build scenes for the task."""
-        if self._work is not work:
-            return
-        work.lessons = lessons[: self._config.lessons]
-        self._outputs.task(work.id, work.instruction, work.episode)
+        with self._changed:
+            if self._work is work:
+                work.lessons = lessons[: self._config.lessons]
+                self._outputs.task(work.id, work.instruction, work.episode)
 
-    def _cancel(self) -> None:
-        self._finish("cancelled", success=False)
+    def _cancel(self, goal: Goal) -> None:
+        work = self._work
+        if work is not None and work.goal is goal:
+            self._give_up(work, "cancelled")
+
+    def _give_up(self, work: Work, reason: str) -> None:
+        self._finish(work, reason)
         self._outputs.stop()
 
-    def _finish(self, reason: str, *, success: bool) -> None:
+    def _finish(self, work: Work | None, reason: str, *, success: bool = False) -> None:
+        """Ends an instruction, unless something else has ended it already. From any thread."""
         with self._changed:
-            work, self._work, self._scene = self._work, None, None
-            if work is None:
+            if work is None or self._work is not work:
                 return
+            self._work = self._scene = None
             self._outputs.transitions(work.trace.flush())
-        self._outputs.task("", "", work.episode)
-        self._goals.finish(success=success, reason=reason, total_reward=work.trace.total_reward, steps=work.trace.steps)
+            self._outputs.task("", "", work.episode)
+        if work.goal is not None:
+            reward, steps = work.trace.total_reward, work.trace.steps
+            work.goal.finish(success=success, reason=reason, total_reward=reward, steps=steps)
 
     # --- what comes in ------------------------------------------------------------------------------------
 
@@ -224,42 +225,33 @@ class PolicyNode(common.ManagedNode):
             work = self._work
             if work is None or message.task_id != work.id or not self._active:
                 return
-            if work.trace.ended is not None or self._out_of_time(work, message):
-                self._outputs.transitions(work.trace.on_scene(decisions.scene_from_message(message)))
-            else:
+            jumped = work.is_of_another_time(message)
+            closed = [] if jumped else work.take_scene(message)
+            if closed is None:
                 self._scene = message
                 self._changed.notify_all()
                 return
+            self._outputs.transitions(closed)
+        if jumped:
+            self.get_logger().warning("the clock has jumped back; the instruction is given up")
+            self._give_up(work, "aborted")
         self._finish_if_complete(work)
-
-    def _out_of_time(self, work: _Work, message: Scene) -> bool:
-        stamp = to_seconds(message.header.stamp)
-        if work.started is None:
-            work.started = stamp
-        if work.time_limit <= 0 or stamp - work.started < work.time_limit or work.trace.steps == 0:
-            return False
-        work.trace.on_outcome(stamp, OutcomeValue(0.0, truncated=True, reason="timeout"))
-        return True
 
     def _on_outcome(self, message: Outcome) -> None:
         with self._changed:
             work = self._work
-            stamp = to_seconds(message.header.stamp)
-            if work is None or work.started is None or stamp <= work.started:
-                return  # of what was before
-            outcome = decisions.outcome_from_message(message)
-            self._outputs.transitions(work.trace.on_outcome(stamp, outcome))
-            if outcome.ended:
-                work.ended_at = time.monotonic()
-                last, self._scene = self._scene, None
-                if last is not None:  # came before the outcome, and was not decided on yet
-                    self._outputs.transitions(work.trace.on_scene(decisions.scene_from_message(last)))
+            if work is None:
+                return
+            stamp = to_seconds(message.header.stamp) or self._now()  # without one: by hand
+            self._outputs.transitions(work.take_outcome(message, stamp, self._scene))
+            if work.trace.ended is not None:
+                self._scene = None
         self._finish_if_complete(work)
 
-    def _finish_if_complete(self, work: _Work) -> None:
+    def _finish_if_complete(self, work: Work) -> None:
         ended = work.trace.ended
-        if ended is not None and work.trace.complete and self._work is work:
-            self._finish(ended.reason or "ended", success=ended.success)
+        if ended is not None and work.trace.complete:
+            self._finish(work, ended.reason or "ended", success=ended.success)
 
     def _report(self) -> None:
         policy, work = self._policy, self._work
@@ -267,42 +259,55 @@ class PolicyNode(common.ManagedNode):
         self._diagnostics.publish("active" if self._active else "inactive", values)
 
     def _watch(self) -> None:
-        """Bounds the wait for the last scene of an episode."""
+        """Bounds the wait for the last scene of an episode, and a time limit while no scenes come."""
         work = self._work
-        if work is None or work.ended_at is None or work.trace.ended is None:
+        if work is None:
             return
-        if time.monotonic() - work.ended_at > LAST_SCENE_TIMEOUT:
-            self._finish(work.trace.ended.reason or "ended", success=work.trace.ended.success)
+        ended, waited = work.trace.ended, time.monotonic() - (work.ended_at or math.inf)
+        if ended is not None and waited > LAST_SCENE_TIMEOUT:
+            self._finish(work, ended.reason or "ended", success=ended.success)
+        if work.is_late(self._now(), 2 * self._contract.control_period):
+            self._give_up(work, "timeout")
 
-    def _on_teleop(self, message: TwistStamped) -> None:
-        self._teleop = (time.monotonic(), sensors.velocity_from_message(message))
+    def _now(self) -> float:
+        return to_seconds(self.get_clock().now().to_msg())
 
-    def _as_driven(self, decision: DecisionValue) -> DecisionValue:
-        """The decision, or what a person does instead: the guard lets that pass, so that is what is learned from."""
-        since, velocity = self._teleop
-        if time.monotonic() - since > TELEOP_TIMEOUT:
-            return decision
-        phrase = self._contract.nearest_phrase(velocity)
+    # --- who drives ---------------------------------------------------------------------------------------
+
+    def _on_driver(self, source: Source | None) -> None:
+        with self._changed:
+            if self._work is not None:
+                self._work.trace.drives(source)
+
+    def _as_driven(self, decision: DecisionValue) -> tuple[DecisionValue, bool]:
+        """The decision, or what a person does instead; and whether the robot does it, as far as is known."""
+        phrase = self._driver.phrase()
+        if self._driver.source is not Source.HUMAN or phrase is None:
+            return decision, self._driver.source is Source.POLICY
         probability = float(decision.probabilities[decision.candidates.index(phrase)])
         log_probability = math.log(max(probability, 1e-9))
-        return replace(decision, action=phrase, log_probability=log_probability, source=Source.HUMAN)
+        return replace(decision, action=phrase, log_probability=log_probability, source=Source.HUMAN), True
 
     # --- adapters -----------------------------------------------------------------------------------------
 
     def _on_adapter(self, message: Adapter) -> None:
-        self._loader.load(message.path, message.digest)
+        if self._policy is not None:  # configure takes the newest that lies in OUT
+            self._loader.load(message.path, message.digest)
 
     def _read_bundle(self, path: Path, digest: str = "") -> Deployment:
-        assert self._policy is not None, "configured"
-        return read_deployment(path, self._policy.model, build_critic, digest)
+        policy = self._policy
+        if policy is None:
+            raise LlmAgentError(f"node {self.get_name()}: not configured")
+        return read_deployment(path, policy.model, build_critic, digest)
 
     # --- the deciding thread --------------------------------------------------------------------------------
 
     def _decide_forever(self) -> None:
+        stop = self._stop
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._scene is not None or not self._active)
-                if not self._active:
+                self._changed.wait_for(lambda: self._scene is not None or stop.is_set())
+                if stop.is_set():
                     return
                 scene, work = self._scene, self._work
                 self._scene = None
@@ -319,7 +324,7 @@ class PolicyNode(common.ManagedNode):
         assert self._policy is not None
         self._policy.swap(new.adapter, new.values, beta=new.beta, name=new.name)
 
-    def _decide(self, message: Scene, work: _Work) -> None:
+    def _decide(self, message: Scene, work: Work) -> None:
         assert self._policy is not None
         if self._is_answered(message, work):
             return
@@ -327,20 +332,20 @@ class PolicyNode(common.ManagedNode):
         rng = np.random.default_rng([self._config.seed, work.episode, work.trace.steps])
         decision = self._policy.decide(message.text, rng, lessons=work.lessons, greedy=self._config.greedy)
         compute_ms = (time.perf_counter() - begin) * 1e3
-        decision = self._as_driven(decision)
         with self._changed:  # ended or pre-empted while the model was thinking: no command must go out
             if self._work is not work or not self._active:
                 return
             scene, step, ended = decisions.scene_from_message(message), work.trace.steps, work.trace.ended is not None
-            closed = work.trace.on_scene(scene) if ended else work.trace.on_decision(scene, decision)
             if not ended:
                 self._outputs.command(message, decision.action)
+                decision, executed = self._as_driven(decision)
+            closed = work.trace.on_scene(scene) if ended else work.trace.on_decision(scene, decision, executed=executed)
             self._outputs.transitions(closed)
         if not ended:
             self._publish_decision(message, work, decision, step, compute_ms)
         self._finish_if_complete(work)
 
-    def _is_answered(self, message: Scene, work: _Work) -> bool:
+    def _is_answered(self, message: Scene, work: Work) -> bool:
         """Whether this scene has its decision: it came again because the command was lost, which goes out again."""
         with self._changed:
             last = work.trace.last_stamp
@@ -350,14 +355,16 @@ class PolicyNode(common.ManagedNode):
             return answered
 
     def _publish_decision(
-        self, scene: Scene, work: _Work, decision: DecisionValue, step: int, compute_ms: float
+        self, scene: Scene, work: Work, decision: DecisionValue, step: int, compute_ms: float
     ) -> None:
         assert self._policy is not None
         prefix = self._policy.model.form.lessons(work.lessons)
         self._outputs.decision(
             scene, decision, run=self._run, step=step, prompt_prefix=prefix, compute_ms=compute_ms
         )
-        self._goals.feedback(step=step, scene=scene.text, action=decision.action, total_reward=work.trace.total_reward)
+        if work.goal is not None:
+            reward = work.trace.total_reward
+            work.goal.feedback(step=step, scene=scene.text, action=decision.action, total_reward=reward)
 
 
 def _warm_up(policy: TextPolicy) -> None:

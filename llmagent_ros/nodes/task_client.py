@@ -16,13 +16,14 @@ from llmagent_interfaces.action import ExecuteTask
 from llmagent_ros.errors import ConfigError, LlmAgentError
 
 SERVER_TIMEOUT = 10.0  # s of wall time to find the policy node
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 ANSWER_TIMEOUT = 10.0  # s of wall time for it to accept a goal or a cancel
 
 
 def execute(
     instruction: str, time_limit: float, on_feedback: Callable[[int, str, str, float], None]
 ) -> tuple[bool, str, int, float]:
-    """Has the running policy carry out one instruction; Ctrl-C cancels it and waits for its end.
+    """Has the running policy carry out one instruction; Ctrl-C, SIGTERM or SIGHUP cancels it and waits for its end.
 
     Args:
         time_limit: s of ROS time, 0: none. on_feedback: called with step, scene, action and reward so far.
@@ -36,7 +37,7 @@ def execute(
     rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
     node = rclpy.create_node("llmagent_task", use_global_arguments=False)
     interrupted: list[int] = []
-    before = signal.signal(signal.SIGINT, lambda number, _: interrupted.append(number))
+    before = {number: signal.signal(number, lambda number, _: interrupted.append(number)) for number in _SIGNALS}
     try:
         client = ActionClient(node, ExecuteTask, "execute_task")
         if not client.wait_for_server(timeout_sec=SERVER_TIMEOUT):
@@ -57,7 +58,8 @@ def execute(
         result, canceled = answer.result, answer.status == GoalStatus.STATUS_CANCELED
         return result.success, "cancelled" if canceled else result.reason, result.steps, result.total_reward
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
         node.destroy_node()
         rclpy.try_shutdown()
 

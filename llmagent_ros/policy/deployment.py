@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,8 +56,11 @@ def read_deployment(
         raise ModelError(f"{path}: digest {bundle.digest[:12]}, announced {digest[:12]}")
     if bundle.meta.get("feature_digest") != model.feature_digest:
         raise ModelError(f"{path}: made for another base model or prompt")
-    if tuple(bundle.meta.get("phrases", ())) != model.phrases:
+    if bundle.meta.get("phrases") != list(model.phrases):
         raise ModelError(f"{path}: made for other action phrases")
+    beta = bundle.meta.get("beta", 1.0)
+    if not (isinstance(beta, int | float) and 0.0 < beta < math.inf):
+        raise ModelError(f"{path}: beta {beta!r}; valid: a finite number above 0")
     try:
         if bundle.adapter is not None:
             model.check_adapter_state(bundle.adapter)
@@ -66,4 +70,4 @@ def read_deployment(
     if critic is not None and (critic.features, critic.actions) != (model.feature_size, len(model.phrases)):
         raise ModelError(f"{path}: its critic is for {critic.features} features and {critic.actions} phrases")
     values = critic.values if critic is not None else None
-    return Deployment(bundle.adapter, values, float(bundle.meta.get("beta", 1.0)), path.name)
+    return Deployment(bundle.adapter, values, float(beta), path.name)

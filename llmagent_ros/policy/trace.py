@@ -6,7 +6,7 @@ import math
 from collections import deque
 from dataclasses import dataclass
 
-from llmagent_ros.types import Decision, Outcome, Scene, Transition
+from llmagent_ros.types import Decision, Outcome, Scene, Source, Transition
 
 _MATCH = 1e-6  # s within which two stamps are the same moment
 _MOST_OPEN = 64  # steps that wait for their outcomes; more means that nobody reports any
@@ -17,6 +17,7 @@ class _Open:
     step: int
     scene: Scene
     decision: Decision
+    executed: bool
     next: Scene | None = None
 
 
@@ -27,6 +28,8 @@ class EpisodeTrace:
     outcomes stamped in (scene, next scene] are summed, so that a world that reports more often than the robot decides
     is counted in full. Scenes come in order, and so do outcomes; how the two interleave makes no difference: a step
     stays open while decisions go on, and a decision on what turns out to be the episode's last scene is not a step.
+    Whatever was reported up to the end counts for the last step, also what came after the scene that closed it. A step
+    that was not executed as decided closes without a transition, and its rewards are nobody's.
 
     Args:
         run: identifier of the run. episode: number in it. stepwise: whether every control period has an outcome
@@ -48,19 +51,34 @@ class EpisodeTrace:
         """Stamp of the scene that was decided on last, while its step is open."""
         return self._open[-1].scene.stamp if self._open else None
 
-    def on_decision(self, scene: Scene, decision: Decision) -> list[Transition]:
-        """Takes the decision on `scene`, which is also the scene after the decision before."""
-        closed = self.on_scene(scene)
-        if not self._is_after_end(scene):
-            self._open.append(_Open(self.steps, scene, decision))
+    @property
+    def reported(self) -> float:
+        """Stamp of the last outcome; -inf before the first."""
+        return self._reported
+
+    def on_decision(self, scene: Scene, decision: Decision, *, executed: bool = True) -> list[Transition]:
+        """Takes the decision on `scene`, which is also the scene after the decision before.
+
+        Args:
+            executed: whether the robot does what the decision says, as far as is known.
+        """
+        goes_on = not self._is_after_end(scene)
+        self._follow(scene)
+        closed = self._close(goes_on)
+        if goes_on:
+            self._open.append(_Open(self.steps, scene, decision, executed))
             self.steps += 1
         return closed
 
+    def drives(self, source: Source | None) -> None:
+        """Says whose commands the robot follows from now on; None: nobody's. The others' open steps are not learned."""
+        for step in self._open:
+            if step.next is None and step.decision.source is not source:
+                step.executed = False
+
     def on_scene(self, scene: Scene) -> list[Transition]:
         """Takes the scene after the last decision; the end of an episode has no decision of its own."""
-        last = self._open[-1] if self._open else None
-        if last is not None and last.next is None and scene.stamp > last.scene.stamp + _MATCH:
-            last.next = scene
+        self._follow(scene)
         return self._close()
 
     def on_outcome(self, stamp: float, outcome: Outcome) -> list[Transition]:
@@ -81,7 +99,8 @@ class EpisodeTrace:
         closed = self._close()
         if self._open and self.ended is not None and self.ended.terminated:
             last = self._open.pop()
-            closed.append(self._transition(last, last.scene, [o for t, o in self._outcomes if t > self._start(last)]))
+            due = [o for t, o in self._outcomes if t > self._start(last)]
+            closed += [self._transition(last, last.scene, due)] if last.executed else []
         return closed
 
     @property
@@ -93,19 +112,30 @@ class EpisodeTrace:
         """Whether the outcome that ended the episode was that of the period that led to this scene."""
         return self.ended is not None and self._reported <= scene.stamp + _MATCH
 
-    def _close(self) -> list[Transition]:
-        """The transitions of all steps whose next scene and outcomes are known, in order."""
+    def _follow(self, scene: Scene) -> None:
+        last = self._open[-1] if self._open else None
+        if last is not None and last.next is None and scene.stamp > last.scene.stamp + _MATCH:
+            last.next = scene
+
+    def _close(self, goes_on: bool = False) -> list[Transition]:
+        """The transitions of all steps whose next scene and outcomes are known, in order.
+
+        Args:
+            goes_on: whether another step follows those that are open.
+        """
         closed = []
         while self._open and (following := self._open[0].next) is not None:
             known = self._reported + _MATCH >= following.stamp or self.ended is not None
             if self._stepwise and not known:
                 break
             step = self._open.popleft()
-            end = following.stamp + _MATCH
+            is_last = self.ended is not None and not self._open and not goes_on
+            end = math.inf if is_last else following.stamp + _MATCH
             due = [o for t, o in self._outcomes if self._start(step) < t <= end]
             while self._outcomes and self._outcomes[0][0] <= end:
                 self._outcomes.popleft()
-            if due or not self._stepwise:  # without its outcome a step cannot be learned from
+            # without its outcome a step cannot be learned from
+            if step.executed and (due or not self._stepwise):
                 closed.append(self._transition(step, following, due))
         return closed
 

@@ -30,8 +30,9 @@ class _EnsembleLinear(nn.Module):
         self.weight = nn.Parameter(torch.empty(heads, inputs, outputs).uniform_(-bound, bound))
         self.bias = nn.Parameter(torch.zeros(heads, 1, outputs))
 
-    def forward(self, x: Tensor) -> Tensor:
-        return torch.baddbmm(self.bias, x, self.weight)
+    def forward(self, x: Tensor, heads: Tensor | None = None) -> Tensor:
+        weight, bias = (self.weight, self.bias) if heads is None else (self.weight[heads], self.bias[heads])
+        return torch.baddbmm(bias, x, weight)
 
 
 class _EnsembleNorm(nn.Module):
@@ -42,8 +43,9 @@ class _EnsembleNorm(nn.Module):
         self.weight = nn.Parameter(torch.ones(heads, 1, width))
         self.bias = nn.Parameter(torch.zeros(heads, 1, width))
 
-    def forward(self, x: Tensor) -> Tensor:
-        return nn.functional.layer_norm(x, x.shape[-1:]) * self.weight + self.bias
+    def forward(self, x: Tensor, heads: Tensor | None = None) -> Tensor:
+        weight, bias = (self.weight, self.bias) if heads is None else (self.weight[heads], self.bias[heads])
+        return nn.functional.layer_norm(x, x.shape[-1:]) * weight + bias
 
 
 class Critic(nn.Module):
@@ -73,10 +75,13 @@ class Critic(nn.Module):
             assert isinstance(last, _EnsembleLinear)
             last.weight.mul_(0.1)
 
-    def forward(self, features: Tensor) -> Tensor:
-        """(B, features) -> (heads, B, actions)."""
-        values: Tensor = self.net(features.float().expand(self.config.heads, *features.shape))
-        return values
+    def forward(self, features: Tensor, heads: Tensor | None = None) -> Tensor:
+        """(B, features) -> (heads, B, actions): of all heads, or of the chosen ones alone, (k,) -> (k, B, actions)."""
+        count = self.config.heads if heads is None else len(heads)
+        x = features.float().expand(count, *features.shape)
+        for layer in self.net:
+            x = layer(x) if isinstance(layer, nn.SiLU) else layer(x, heads)
+        return x
 
     @torch.inference_mode()
     def values(self, features: Tensor) -> Tensor:
@@ -106,7 +111,8 @@ def build_critic(state: Mapping[str, Tensor]) -> Critic:
     Raises:
         ModelError: these are not a critic's tensors.
     """
-    linear = (n for n, t in state.items() if n.endswith(".weight") and t.ndim == 3 and t.shape[0] > 1 < t.shape[1])
+    layers = ((n, t.shape) for n, t in state.items() if n.endswith(".weight") and t.ndim == 3)
+    linear = (name for name, shape in layers if shape[0] > 1 < shape[1] and shape[2] > 0)
     weights = sorted(linear, key=_layer_number)
     if len(weights) < 2:
         raise ModelError("these tensors are not a critic's: no ensemble of linear layers in them")

@@ -1,0 +1,55 @@
+"""Whose commands the robot follows, as the guard says."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from diagnostic_msgs.msg import DiagnosticArray
+from geometry_msgs.msg import TwistStamped
+from rclpy.node import Node
+
+from llmagent_ros.contract import RobotContract
+from llmagent_ros.nodes import qos
+from llmagent_ros.nodes.wire import reports, sensors
+from llmagent_ros.safety.guard import NO_COMMAND, STALE_COMMAND
+from llmagent_ros.types import Source, Velocity
+
+
+class Driver:
+    """Follows the guard's diagnostics and a person's commands.
+
+    Only what the robot did may be learned from: under an e-stop or without a scan it does nothing that was decided, and
+    while a person drives it does what they want.
+
+    Args:
+        on_change: called in the executor when somebody else drives.
+    """
+
+    def __init__(self, node: Node, contract: RobotContract, on_change: Callable[[Source | None], None]) -> None:
+        self._contract, self._on_change = contract, on_change
+        self._guard = node.get_namespace().rstrip("/") + "/guard"
+        self._wanted = Velocity()  # a person's last command
+        self.source: Source | None = Source.POLICY  # None: the guard has stopped the robot
+        node.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, qos.COMMAND)
+        node.create_subscription(TwistStamped, "cmd_vel_teleop", self._on_teleop, qos.COMMAND)
+
+    def phrase(self) -> str | None:
+        """The action phrase that says what the person does now; None when none does."""
+        return self._contract.nearest_phrase(self._wanted)
+
+    def _on_teleop(self, message: TwistStamped) -> None:
+        self._wanted = sensors.velocity_from_message(message)
+
+    def _on_diagnostics(self, message: DiagnosticArray) -> None:
+        for status in message.status:
+            if status.name == self._guard:
+                said = reports.values(status)
+                self._take(said.get("source", ""), said.get("reason", ""))
+
+    def _take(self, source: str, reason: str) -> None:
+        # where it only waits for the policy, nobody keeps the next command from acting
+        waits = source == "stop" and reason in ("", NO_COMMAND, STALE_COMMAND)
+        driver = Source.HUMAN if source == "teleop" else Source.POLICY if source == "policy" or waits else None
+        if driver is not self.source:
+            self.source = driver
+            self._on_change(driver)
