@@ -229,6 +229,34 @@ def test_between_two_images_an_object_in_view_does_not_read_as_before(physics: P
     assert "red ball right 170 at 1.3 before. " in perception.scene(1.45).text
 
 
+@pytest.mark.parametrize("step", [60.0, 1.1])
+def test_when_time_steps_back_what_was_seen_before_is_forgotten(physics: Physics, step: float) -> None:
+    physics.load(ROOM, World((0.0, 0.0, 0.0), (), (BALL,), BALL.name))
+    perception = Perception(CONTRACT)
+    perception.start_episode("go to the red ball")
+    look(perception, physics.read(100.0))
+    assert "red ball left 10 at 1.3. " in perception.scene(100.0).text
+    physics.load(ROOM, World((0.0, 0.0, 2.0), (), (BALL,), BALL.name))
+    now = 100.0 - step
+    look(perception, physics.read(now))
+    said = perception.scene(now)
+    assert "red ball not seen." in said.text and (said.stamp, said.unknown) == (now, ())
+
+
+def test_a_reading_that_is_overtaken_is_dropped(physics: Physics) -> None:
+    physics.load(ROOM, World((0.0, 0.0, 0.0), (), (BALL,), BALL.name))
+    early, late = physics.read(9.9), physics.read(10.0)
+    perception = Perception(CONTRACT)
+    perception.start_episode("go to the red ball")
+    look(perception, late)
+    assert not perception.on_scan(early.scan)
+    assert not perception.on_odometry(dataclasses.replace(early.odometry, linear=0.5))
+    assert not perception.on_image(dataclasses.replace(early.image, rgb=np.zeros_like(early.image.rgb)))
+    said = perception.scene(10.0)
+    assert "red ball left 10 at 1.3. " in said.text and "moving 0.0" in said.text and said.stamp == 10.0
+    assert perception.on_scan(late.scan), "the same once more is not older"
+
+
 def test_hue_saturation_value_by_hand() -> None:
     primary = [[255, 0, 0], [255, 255, 0], [0, 128, 0], [0, 0, 255]]
     rgb = np.array([*primary, [255, 0, 128], [90, 90, 90], [0, 0, 0]], np.uint8)

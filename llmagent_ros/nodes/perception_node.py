@@ -19,7 +19,7 @@ from llmagent_ros.errors import ConfigError
 from llmagent_ros.nodes import common, qos
 from llmagent_ros.nodes.wire import decisions, sensors
 from llmagent_ros.nodes.wire.stamps import key, to_seconds
-from llmagent_ros.perception.perception import Perception
+from llmagent_ros.perception.perception import LATE, Perception
 
 REPORT_PERIOD = 1.0  # s of wall time between two diagnostics
 
@@ -47,7 +47,9 @@ class PerceptionNode(common.Node):
         super().__init__("perception", automatically_declare_parameters_from_overrides=True)
         self._config = common.parameters(self, PerceptionNodeConfig)
         self._contract = load_contract(self._config.robot)
-        self._perception = Perception(self._contract)
+        # in lockstep nothing overtakes: an older reading is that of a world that began anew
+        late = 0.0 if self._config.mode == "lockstep" else LATE
+        self._perception = Perception(self._contract, late=late)
         self._task = Task()
         self._stamps: dict[str, int] = {}  # newest reading of each sensor
         self._info: CameraInfo | None = None
@@ -85,12 +87,12 @@ class PerceptionNode(common.Node):
     # --- what comes in -----------------------------------------------------------------------------
 
     def _on_scan(self, message: LaserScan) -> None:
-        self._perception.on_scan(sensors.scan_from_message(message))
-        self._arrived("scan", key(message.header.stamp))
+        if self._perception.on_scan(sensors.scan_from_message(message)):
+            self._arrived("scan", key(message.header.stamp))
 
     def _on_odometry(self, message: Odometry) -> None:
-        self._perception.on_odometry(sensors.odometry_from_message(message))
-        self._arrived("odom", key(message.header.stamp))
+        if self._perception.on_odometry(sensors.odometry_from_message(message)):
+            self._arrived("odom", key(message.header.stamp))
 
     def _on_info(self, message: CameraInfo) -> None:
         self._info = message
@@ -106,7 +108,8 @@ class PerceptionNode(common.Node):
             return
         image, self._image = self._image, None
         try:
-            self._perception.on_image(sensors.image_from_messages(image, self._info))
+            if not self._perception.on_image(sensors.image_from_messages(image, self._info)):
+                return
         except ConfigError as error:
             if str(error) != self._problem:  # the camera then reads as unknown; once is enough to be told why
                 self._problem = str(error)
@@ -131,6 +134,9 @@ class PerceptionNode(common.Node):
     # --- when a scene is due -------------------------------------------------------------------------
 
     def _arrived(self, sensor: str, stamp: int) -> None:
+        if stamp < self._stamps.get(sensor, 0):  # and it was taken: time stepped back
+            self._stamps.clear()
+            self._said, self._decided, self._due = 0, 0, None
         self._stamps[sensor] = stamp
         if self._config.mode == "lockstep":
             self._say_if_complete()

@@ -20,17 +20,23 @@ HISTORY = 256  # odometry readings kept for images that come late: 0.6 s of a dr
 SCANS = 32  # scans kept for the same
 JUMP = 1.0  # m in one control period that no robot drives: the odometry was reset, memory is void
 
+LATE = 1.0  # s by which a reading may be older than the last of its sensor and only be late; more: time stepped back
+
 _Reading = TypeVar("_Reading", LaserScan, Odometry)
 
 
 class Perception:
     """Builds scenes from sensor readings alone, as the robot contract says.
 
-    Feed readings as they come, then ask for the scene at a time. Not thread-safe.
+    Feed readings as they come, then ask for the scene at a time. A reading that is older than the last of its sensor
+    is dropped (the `on_` methods return False); one that is older by more than `late` s means that time stepped back,
+    and every reading and place from before is forgotten. Not thread-safe.
     """
 
-    def __init__(self, contract: RobotContract) -> None:
+    def __init__(self, contract: RobotContract, *, late: float = LATE) -> None:
         self._contract = contract
+        self._late = late
+        self._stamps: dict[str, float] = {}  # newest of each sensor, s
         self._scan: LaserScan | None = None
         self._odometry: Odometry | None = None
         self._image: CameraImage | None = None
@@ -52,33 +58,42 @@ class Perception:
         """A new task: what was done and remembered before does not count."""
         self._task = say.clean_instruction(instruction)
         self._actions.clear()
-        self._finder.forget()
-        self._image_seen = -math.inf
+        self._forget_places()
 
-    def on_scan(self, scan: LaserScan) -> None:
+    def on_scan(self, scan: LaserScan) -> bool:
+        """Whether it was taken."""
+        if not self._in_order("scan", scan.stamp):
+            return False
         self._scan = scan
         if math.isfinite(scan.stamp):
             self._scans.append(scan)
+        return True
 
-    def on_odometry(self, odometry: Odometry) -> None:
-        """A reading with a value that is not finite counts as missing."""
+    def on_odometry(self, odometry: Odometry) -> bool:
+        """Whether it was taken; a reading with a value that is not finite counts as missing."""
+        if not self._in_order("odom", odometry.stamp):
+            return False
         values = (odometry.x, odometry.y, odometry.yaw, odometry.linear, odometry.angular)
         if not all(map(math.isfinite, values)):
             self._odometry = None
-            return
+            return True
         last, self._odometry = self._odometry, odometry
         if last is not None and math.hypot(odometry.x - last.x, odometry.y - last.y) > JUMP:
             self._finder.forget()
             self._odometries.clear()
         if math.isfinite(odometry.stamp):
             self._odometries.append(odometry)
+        return True
 
-    def on_image(self, image: CameraImage) -> None:
-        """An image that is no colour image or has no finite intrinsics counts as missing."""
+    def on_image(self, image: CameraImage) -> bool:
+        """Whether it was taken; one that is no colour image or has no finite intrinsics counts as missing."""
+        if not self._in_order("camera", image.stamp):
+            return False
         intrinsics = (image.fx, image.fy, image.cx, image.cy)
         colour = image.rgb.ndim == 3 and image.rgb.shape[-1] == 3 and image.rgb.size > 0
         usable = colour and all(map(math.isfinite, intrinsics))
         self._image = image if usable and image.fx > 0 and image.fy > 0 else None
+        return True
 
     def note_action(self, phrase: str) -> None:
         """The action that was just decided."""
@@ -95,6 +110,29 @@ class Perception:
         )
         stamps = [r.stamp for r in (self._scan, self._odometry, self._image) if r is not None and r.stamp <= now]
         return Scene(max(stamps, default=now), " ".join(said), self._task, unknown)
+
+    def _in_order(self, sensor: str, stamp: float) -> bool:
+        """Whether a reading is not older than the last of its sensor, or all from before is void."""
+        if not math.isfinite(stamp):
+            return True  # it will read as unknown
+        behind = self._stamps.get(sensor, -math.inf) - stamp
+        if 0 < behind <= self._late:
+            return False
+        if behind > self._late:
+            self._forget_readings()
+        self._stamps[sensor] = stamp
+        return True
+
+    def _forget_readings(self) -> None:
+        self._scan = self._odometry = self._image = None
+        self._scans.clear()
+        self._odometries.clear()
+        self._stamps.clear()
+        self._forget_places()
+
+    def _forget_places(self) -> None:
+        self._finder.forget()
+        self._image_seen = -math.inf
 
     def _look(self, now: float) -> None:
         """Lets the object finder see each image once, with the odometry and the scan nearest to it in time."""
