@@ -14,7 +14,7 @@ from ros_support import Graph
 from std_msgs.msg import Bool
 
 from llmagent_interfaces.action import ExecuteTask
-from llmagent_interfaces.msg import Decision, Outcome, Scene, Task
+from llmagent_interfaces.msg import Decision, Outcome, Scene, Task, Transition
 from llmagent_interfaces.srv import ResetSimulation
 from llmagent_ros.nodes import qos
 from llmagent_ros.nodes.wire import stamps
@@ -30,11 +30,13 @@ class World:
         self.time = 0.0
         self.resets: list[ResetSimulation.Request] = []
         self.goals = 0
+        self.limited: set[int] = set()  # episodes that end by the time limit of the action
         self.refusals = 0  # of goals that are still to come
         self.ticks = 0
         for kind, topic in ((Scene, "scene"), (Decision, "decision"), (TwistStamped, "cmd_vel"), (Outcome, "outcome")):
             setattr(self, topic, self.node.create_publisher(kind, topic, qos.COMMAND))
         self.task = self.node.create_publisher(Task, "task", qos.LATEST)
+        self.transition = self.node.create_publisher(Transition, "transition", qos.TRANSITION)
         self.diagnostics = self.node.create_publisher(DiagnosticArray, "/diagnostics", qos.COMMAND)
 
     def serve(self) -> World:
@@ -64,9 +66,9 @@ class World:
                 Outcome(
                     header=stamps.header(self.time + PERIOD),
                     reward=0.5,
-                    terminated=step == 2,
+                    terminated=step == 2 and episode not in self.limited,
                     success=success and step == 2,
-                    reason="" if step < 2 else "reached" if success else "collision",
+                    reason="" if step < 2 or episode in self.limited else "reached" if success else "collision",
                 )
             )
             goal.publish_feedback(ExecuteTask.Feedback(step=step))
@@ -74,6 +76,10 @@ class World:
         self.report("sim", ticks=self.ticks, ticks_missed=1)
         self.report("learner", updates=5 * self.goals, critic_loss=0.25)
         self.report("guard", **{"source": "policy", "count.e_stop": 2})
+        if episode in self.limited:
+            self.transition.publish(Transition(run="run", episode=episode, step=2, truncated=True))
+            goal.abort()
+            return ExecuteTask.Result(reason="timeout", steps=3)
         goal.succeed() if success else goal.abort()
         return ExecuteTask.Result(success=success, reason="reached" if success else "collision", steps=3)
 
@@ -104,7 +110,7 @@ class World:
         self.diagnostics.publish(DiagnosticArray(status=[status]))
 
     def wait_for_readers(self, count: int) -> None:
-        for publisher in (self.scene, self.decision, self.cmd_vel, self.outcome):
+        for publisher in (self.scene, self.decision, self.cmd_vel, self.outcome, self.transition):
             self.graph.until(lambda p=publisher: p.get_subscription_count() >= count, "nobody listens")
 
 
@@ -149,6 +155,20 @@ def test_three_episodes_end_in_a_summary(tmp_path: Path) -> None:
     assert latency["count"] == 9 and 0.0 < latency["p50"] <= latency["p99"] < 1000.0
     assert (out / "learning_curve.png").stat().st_size > 1000
     assert "3, 1 successes" in recorder.said
+
+
+def test_episodes_that_the_time_limit_ends_are_recorded(tmp_path: Path) -> None:
+    with Graph(tmp_path) as graph:
+        world = World(graph).serve()
+        world.limited = {0, 2}
+        recorder = graph.start("recorder", out=tmp_path / "out")
+        world.wait_for_readers(1)
+        graph.start("runner", episodes=3, learn=False)
+        assert graph.exit_code(recorder) == 0
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert (summary["episodes"], summary["env_steps"]) == (3, 9)
+    assert summary["episode_ends"] == {"timeout": 2, "reached": 1}
+    assert summary["return_mean_last_20"] == pytest.approx(1.5)
 
 
 def test_an_interrupted_recorder_writes_its_summary(tmp_path: Path) -> None:

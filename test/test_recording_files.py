@@ -229,7 +229,7 @@ def test_a_recorder_writes_the_whole_folder_and_resumes(tmp_path):
     config = RecorderConfig(out=tmp_path, seed=3, model="/models/base", report_period=1e-6, summary_period=1e-6)
     decision = Decision("a", 0.0, ("a", "b"), np.array([0.5, 0.5]), np.array([0.25, 0.0]), "v1")
     first = RunRecorder(config)
-    first.on_decision(decision, 3.0)
+    first.on_decision(decision, 3.0, 0, "r")
     first.on_episode_end(0, True, 1.0, 1, "reached", 0.1, run="r")
     assert read_summary(tmp_path / "summary.json")["finished"] is False
     first.close()  # as a kill would leave it
@@ -238,7 +238,7 @@ def test_a_recorder_writes_the_whole_folder_and_resumes(tmp_path):
 
     second = RunRecorder(config)
     second.on_episode_end(0, True, 1.0, 1, "reached", 0.1, run="r")  # latched, delivered again
-    second.on_decision(decision, 3.0)
+    second.on_decision(decision, 3.0, 1, "r")
     second.on_latency(4.0)
     second.on_tick(fresh=True)
     second.on_learner(12, {"critic_loss": 0.5})

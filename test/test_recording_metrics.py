@@ -69,11 +69,46 @@ def test_an_episode_delivered_again_counts_once_and_another_run_counts():
 def test_env_steps_count_the_episode_under_way():
     metrics = RunMetrics()
     metrics.on_episode_end(0, True, 1.0, 5, "reached", 1.0)
-    metrics.on_decision(decision(), 3.0)
-    metrics.on_decision(decision(), 3.0)
+    metrics.on_decision(decision(), 3.0, 1)
+    metrics.on_decision(decision(), 3.0, 1)
     assert metrics.env_steps == 7
     metrics.on_episode_end(1, True, 1.0, 2, "reached", 1.0)
     assert metrics.env_steps == 7
+
+
+def test_env_steps_count_unfinished_episodes_and_never_go_back():
+    metrics, seen = RunMetrics(), [0]
+
+    def decide(episode: int, count: int) -> None:
+        for _ in range(count):
+            metrics.on_decision(decision(), 3.0, episode, "r")
+            seen.append(metrics.env_steps)
+
+    def end(episode: int, steps: int) -> None:
+        entry = metrics.on_episode_end(episode, True, 1.0, steps, "reached", 1.0, "r")
+        assert entry is not None
+        seen.append(metrics.env_steps)
+
+    decide(0, 50)  # pre-empted
+    decide(1, 10)
+    end(1, 10)
+    assert metrics.env_steps == 60
+    decide(2, 5)
+    decide(3, 2)  # before the end of the one before
+    end(2, 4)  # the last decision was on the last scene
+    decide(2, 1)  # and so was this one, which came late
+    end(3, 2)
+    assert metrics.env_steps == 67 and seen == sorted(seen)
+    assert [entry.env_steps for entry in metrics.episodes] == [60, 66, 66]
+    decide(4, 3)
+    assert metrics.env_steps == 69
+
+
+def test_unfinished_episodes_are_forgotten_but_stay_counted():
+    metrics = RunMetrics()
+    for episode in range(1000):
+        metrics.on_decision(decision(), 3.0, episode)
+    assert metrics.env_steps == 1000 and len(metrics._decided) <= 64
 
 
 def test_adapters_ticks_updates_and_guard():

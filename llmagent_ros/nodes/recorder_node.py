@@ -15,7 +15,7 @@ from rclpy.clock import Clock
 from rclpy.clock_type import ClockType
 from std_msgs.msg import Bool
 
-from llmagent_interfaces.msg import Adapter, Decision, Outcome, Scene
+from llmagent_interfaces.msg import Adapter, Decision, Outcome, Scene, Transition
 from llmagent_ros.errors import ConfigError
 from llmagent_ros.nodes import common, qos
 from llmagent_ros.nodes.episode_tracker import EndedEpisode, EpisodeTracker
@@ -41,7 +41,7 @@ class RecorderNodeConfig:
 
 
 class RecorderNode(common.Node):
-    """Subscribes scene, decision, cmd_vel, outcome, adapter, /diagnostics, run_finished.
+    """Subscribes scene, decision, cmd_vel, outcome, transition, adapter, /diagnostics, run_finished.
 
     *Scene-to-command latency* is the time between two events on their publishers' wall clock: perception publishes the
     scene, the guard publishes the command that bears the scene's stamp. Only scenes that were decided on count. It does
@@ -73,6 +73,7 @@ class RecorderNode(common.Node):
         subscribe(Decision, "decision", self._on_decision, qos.COMMAND)
         subscribe(TwistStamped, "cmd_vel", self._on_command, qos.COMMAND)
         subscribe(Outcome, "outcome", self._on_outcome, qos.COMMAND)
+        subscribe(Transition, "transition", self._on_transition, qos.COMMAND)
         subscribe(Adapter, "adapter", self._on_adapter, qos.LATEST)
         subscribe(DiagnosticArray, "/diagnostics", self._on_diagnostics, qos.COMMAND)
         subscribe(Bool, "run_finished", self._on_run_finished, qos.LATEST)
@@ -100,7 +101,7 @@ class RecorderNode(common.Node):
             except ConfigError as error:
                 self.get_logger().error(str(error), once=True)
                 return
-            self._recorder.on_decision(decision, message.compute_ms)
+            self._recorder.on_decision(decision, message.compute_ms, message.episode, message.run)
         self._take_episode(self._tracker.on_decision(stamp, message.run, message.episode))
 
     def _on_command(self, message: TwistStamped, info: Mapping[str, Any]) -> None:
@@ -109,6 +110,10 @@ class RecorderNode(common.Node):
     def _on_outcome(self, message: Outcome) -> None:
         outcome = decisions.outcome_from_message(message)
         self._take_episode(self._tracker.on_outcome(key(message.header.stamp), outcome))
+
+    def _on_transition(self, message: Transition) -> None:
+        if message.truncated:  # perhaps by the action's time limit, of which no outcome tells
+            self._tracker.on_truncated(message.run, message.episode, message.step + 1)
 
     def _on_adapter(self, message: Adapter) -> None:
         if self._recorder is not None:
@@ -169,6 +174,7 @@ class RecorderNode(common.Node):
         self.finished = 0
 
     def _write(self, *, complete: bool) -> None:
+        self._take_episode(self._tracker.settle())
         recorder, self._recorder = self._recorder, None
         if recorder is not None:
             summary = recorder.finish(complete=complete)

@@ -15,6 +15,7 @@ from llmagent_ros.types import Decision
 EDGE_EPISODES = 30
 RECENT_EPISODES = 20
 _MAX_REASONS = 64
+_UNFINISHED = 64  # episodes whose decisions are kept apart, in case their end still comes
 
 
 def success_share(episodes: Sequence[Episode]) -> float | None:
@@ -43,15 +44,19 @@ class RunMetrics:
         self.missed_ticks = 0
         self._versions = {episode.adapter for episode in self.episodes} - {""}
         self._known = {(episode.run, episode.episode) for episode in self.episodes}
-        self._finished_steps = self.episodes[-1].env_steps if self.episodes else 0
-        self._open_steps = 0
+        self._steps = self._most_steps = self.episodes[-1].env_steps if self.episodes else 0
+        self._decided: dict[tuple[str, int], int] = {}  # decisions that are in _steps, of episodes without an end
         self._guard_seen: dict[str, int] = {}
         self._guard_total: Counter[str] = Counter()
 
     @property
     def env_steps(self) -> int:
-        """Control periods so far: those of finished episodes, and the decisions of the one under way."""
-        return self._finished_steps + self._open_steps
+        """Control periods so far; never less than before.
+
+        Those of finished episodes, and the decisions of all others: of the one under way, and of those that were
+        pre-empted, cancelled or done again.
+        """
+        return self._most_steps
 
     @property
     def next_episode(self) -> int:
@@ -86,8 +91,8 @@ class RunMetrics:
         """Take a finished episode (see `Episode`); None for one that is in already, e.g. delivered again."""
         if (run, episode) in self._known:
             return None
-        self._finished_steps += steps
-        self._open_steps = 0
+        self._count_steps(steps - self._decided.pop((run, episode), 0))
+        last = self.episodes[-1].env_steps if self.episodes else 0
         entry = Episode(
             run=run,
             episode=episode,
@@ -96,20 +101,33 @@ class RunMetrics:
             steps=steps,
             reason=reason,
             duration_s=float(duration_s),
-            env_steps=self._finished_steps,
+            env_steps=max(self._steps, last),
             adapter=self.adapter,
         )
         self._known.add((run, episode))
         self.episodes.append(entry)
         return entry
 
-    def on_decision(self, decision: Decision, compute_ms: float) -> None:
+    def on_decision(self, decision: Decision, compute_ms: float, episode: int, run: str = "") -> None:
         """Take one choice of the policy; compute_ms: wall time from scene to choice inside the policy."""
         self.decisions += 1
-        self._open_steps += 1
+        self._count_decision((run, episode))
         self.last_decision = decision
         self.compute.add(compute_ms)
         self.on_adapter(decision.adapter)
+
+    def _count_decision(self, episode: tuple[str, int]) -> None:
+        if episode in self._known:
+            return  # one on the last scene, late: no control period followed
+        self._decided[episode] = self._decided.get(episode, 0) + 1
+        if len(self._decided) > _UNFINISHED:
+            del self._decided[next(iter(self._decided))]
+        self._count_steps(1)
+
+    def _count_steps(self, more: int) -> None:
+        """more: below 0 when a decision on the last scene of an episode had been counted."""
+        self._steps += more
+        self._most_steps = max(self._most_steps, self._steps)
 
     def on_latency(self, ms: float) -> None:
         """Take the time from a scene's publication to that of the command that answers it, ms."""
@@ -151,7 +169,7 @@ class RunMetrics:
             episodes, successes: finished ones. success_first_30, success_last_30, success_last_20: share of successes
             over the first or last min(N, episodes). return_mean_last_20: mean undiscounted return over them.
             collisions: episodes that ended so. episode_ends: episodes by reason.
-            env_steps: control periods. updates: gradient steps. adapter_versions: distinct ones deployed.
+            env_steps: see the property. updates: gradient steps. adapter_versions: distinct ones deployed.
             scene_to_command_ms: p50, p99, max, count, rejected (see `LatencyHistogram`). policy_compute_ms: the same
             inside the policy. missed_tick_share: control ticks without a fresh decision. ticks: all of them.
             guard_interventions: total. guard_reasons: by reason. resumed_episodes: how many were read back after a

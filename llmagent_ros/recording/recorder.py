@@ -85,9 +85,9 @@ class RunRecorder:
         if time.monotonic() - self._last_summary >= self.config.summary_period:
             self._write_summary(finished=False)
 
-    def on_decision(self, decision: Decision, compute_ms: float) -> None:
+    def on_decision(self, decision: Decision, compute_ms: float, episode: int, run: str = "") -> None:
         """See `RunMetrics.on_decision`."""
-        self.metrics.on_decision(decision, compute_ms)
+        self.metrics.on_decision(decision, compute_ms, episode, run)
         self._report_when_due()
 
     def on_latency(self, ms: float) -> None:
