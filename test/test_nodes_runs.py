@@ -17,7 +17,7 @@ from llmagent_interfaces.action import ExecuteTask
 from llmagent_interfaces.msg import Decision, Outcome, Scene, Task, Transition
 from llmagent_interfaces.srv import ResetSimulation
 from llmagent_ros.nodes import qos
-from llmagent_ros.nodes.wire import stamps
+from llmagent_ros.nodes.wire import reports, stamps
 
 PERIOD = 0.4
 
@@ -73,6 +73,7 @@ class World:
             )
             goal.publish_feedback(ExecuteTask.Feedback(step=step))
         self.time += PERIOD
+        self.task.publish(Task())
         self.report("sim", ticks=self.ticks, ticks_missed=1)
         self.report("learner", updates=5 * self.goals, critic_loss=0.25)
         self.report("guard", **{"source": "policy", "count.e_stop": 2})
@@ -199,6 +200,37 @@ def test_the_runner_waits_for_the_learner(tmp_path: Path) -> None:
             graph.spin_once()
         assert world.goals == 1
         world.report("learner", backlog=10, backlog_limit=10)
+        graph.until(lambda: "run finished" in runner.said, "the runner waits for ever")
+        assert world.goals == 2
+
+
+def test_a_task_between_two_episodes_is_left_to_its_end(tmp_path: Path) -> None:
+    with Graph(tmp_path) as graph:
+        world = World(graph)
+        runner = graph.start("runner", episodes=2, learn=True)
+        graph.until(lambda: world.diagnostics.get_subscription_count() >= 1, "nobody listens")
+
+        def report(backlog: int) -> bool:
+            world.report("learner", backlog=backlog, backlog_limit=10)
+            return "episode 1/2" in runner.said
+
+        report(100)
+        world.serve()
+        graph.until(lambda: report(100), "no episode")
+        world.task.publish(Task(id="a person's", instruction="go to the red ball", episode=7))
+
+        said = graph.collect(DiagnosticArray, "/diagnostics", writers=2)
+
+        def is_known() -> bool:
+            report(100)
+            return any(reports.values(one.status[0]).get("others_task") == "true" for one in said)
+
+        graph.until(is_known, "the task is not seen")
+        for _ in range(150):  # three seconds or so, longer than the handover
+            report(0)
+            graph.spin_once()
+        assert (world.goals, len(world.resets)) == (1, 1)
+        world.task.publish(Task())
         graph.until(lambda: "run finished" in runner.said, "the runner waits for ever")
         assert world.goals == 2
 

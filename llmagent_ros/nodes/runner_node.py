@@ -21,6 +21,7 @@ from llmagent_interfaces.msg import Task
 from llmagent_interfaces.srv import ResetSimulation, RetrieveSkills
 from llmagent_ros.nodes import common, qos
 from llmagent_ros.nodes.wire import reports
+from llmagent_ros.perception.text import clean_instruction
 
 TICK = 0.2  # s of wall time between two looks at what takes too long
 REPORT_PERIOD = 1.0
@@ -85,7 +86,8 @@ class RunnerNode(common.Node):
         self._heard = 0.0  # wall time of the last sign of life of the episode
         self._peers: set[bytes] = set()  # who published decisions and outcomes when the episode began
         self._backlog: tuple[float, int, int] | None = None  # wall time, value and limit of the learner's last report
-        self._busy = False  # a person's task is on
+        self._own = ""  # id of the task that the goal became
+        self._busy = False  # another's task is on
         self._state, self._turn, self._began, self._progress = "", 0, 0.0, 0.0
         self._make_topics()
         self._find_servers()
@@ -124,8 +126,8 @@ class RunnerNode(common.Node):
             self._watch_goal(waited)
         elif self._state == "episode":
             self._watch_episode()
-        elif self._state == "person" and waited > HANDOVER and not self._busy:
-            self._find_servers()
+        elif self._state == "person":
+            self._watch_person(waited)
         elif self._state == "learner":
             self._watch_learner(waited)
 
@@ -137,7 +139,9 @@ class RunnerNode(common.Node):
 
     def _watch_servers(self, waited: float) -> None:
         missing = self._missing()
-        if not missing:
+        if not missing and self._busy:
+            self._wait_for_person()
+        elif not missing:
             self._reset_world()
         elif waited > self._config.server_timeout:
             self._fail(f"no {' and no '.join(missing)} after {waited:.0f} s")
@@ -170,13 +174,17 @@ class RunnerNode(common.Node):
             return
         self._fresh_world = False
         self._drawn += 1
-        self._instruction = response.instruction
+        if self._busy:
+            self._wait_for_person()
+            return
+        self._instruction = clean_instruction(response.instruction)
         self._send_goal()
 
     # --- goal ------------------------------------------------------------------------------------
 
     def _send_goal(self) -> None:
         self._enter("goal")
+        self._own = ""
         self._peers = self._peers_now()
         self._ask()
 
@@ -200,7 +208,7 @@ class RunnerNode(common.Node):
         elif waited > self._config.server_timeout:
             self._fail(f"the policy did not take up {self._instruction!r} within {waited:.0f} s")
         elif time.monotonic() - (self._refused or self._asked) > (RETRY if self._refused else UNANSWERED):
-            self._ask()
+            self._wait_for_person() if self._busy else self._ask()
         else:
             self._say_progress("waiting for the policy to be active", waited)
 
@@ -212,8 +220,7 @@ class RunnerNode(common.Node):
     def _on_result(self, answer: Any) -> None:
         result = answer.result
         if result.reason == "preempted":
-            self.get_logger().info("a person gave the robot another task; the episode is done again after it")
-            self._enter("person")
+            self._wait_for_person()
         elif answer.status == GoalStatus.STATUS_UNKNOWN or result.reason in ("", "aborted", "cancelled"):
             self._redo(f"the episode ended without an outcome ({result.reason or 'unknown goal'})")
         else:
@@ -247,6 +254,20 @@ class RunnerNode(common.Node):
     def _peers_now(self) -> set[bytes]:
         infos = [info for topic in ("decision", "outcome") for info in self.get_publishers_info_by_topic(topic)]
         return {bytes(info.endpoint_gid) for info in infos}
+
+    # --- a person's task -------------------------------------------------------------------------
+
+    def _wait_for_person(self) -> None:
+        self.get_logger().info("a person gave the robot another task; the runner's episode comes after it")
+        self._peers = self._peers_now()
+        self._enter("person")
+
+    def _watch_person(self, waited: float) -> None:
+        if self._lost():  # who is gone does not say that the task is over
+            self._busy = False
+            self._redo("the policy or the simulator was started again")
+        elif waited > HANDOVER and not self._busy:
+            self._find_servers()
 
     # --- learner ---------------------------------------------------------------------------------
 
@@ -310,7 +331,12 @@ class RunnerNode(common.Node):
                     self._watch_learner(time.monotonic() - self._began)
 
     def _on_task(self, message: Task) -> None:
-        self._busy = bool(message.instruction)
+        """Tells its own task, which may be announced after the goal's answer or even its result, from another's."""
+        if message.instruction == self._instruction and (self._state == "goal" or not self._own):
+            self._own = message.id
+        elif not message.instruction and self._state != "goal":
+            self._own = self._own or "over"  # of the latest state, what was before the last one may never be seen
+        self._busy = bool(message.instruction) and message.id != self._own
 
     def _say_progress(self, what: str, waited: float) -> None:
         if time.monotonic() >= self._progress:
@@ -318,7 +344,8 @@ class RunnerNode(common.Node):
             self.get_logger().info(f"{what} ({waited:.0f} s)")
 
     def _report(self) -> None:
-        values = {"episode": self._done, "episodes": self._config.episodes, "stalls": self._stalls}
+        values: dict[str, object] = {"episode": self._done, "episodes": self._config.episodes, "stalls": self._stalls}
+        values["others_task"] = str(self._busy).lower()
         self._diagnostics.publish(self._state, values)
 
     def close(self) -> None:
