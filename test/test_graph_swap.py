@@ -147,6 +147,16 @@ def of_other_phrases(workshop: Workshop) -> tuple[Path, str, str]:
     return folder, bundle_digest(folder), "made for other action phrases"
 
 
+def of_no_temperature(workshop: Workshop) -> tuple[Path, str, str]:
+    folder = workshop.changed(beta=0)
+    return folder, bundle_digest(folder), "beta 0; valid: a finite number above 0"
+
+
+def of_phrases_that_are_none(workshop: Workshop) -> tuple[Path, str, str]:
+    folder = workshop.changed(phrases=5)
+    return folder, bundle_digest(folder), "made for other action phrases"
+
+
 def of_another_rank(workshop: Workshop) -> tuple[Path, str, str]:
     folder = workshop.make(workshop.narrow)
     return folder, bundle_digest(folder), "adapter does not fit the model"
@@ -182,7 +192,10 @@ def gone(workshop: Workshop) -> tuple[Path, str, str]:
     return folder, "f" * 64, "cannot be read as a bundle"
 
 
-BAD = [damaged, of_another_base, of_other_phrases, of_another_rank, of_another_critic, of_no_critic, pickled]
+BAD = [
+    damaged, of_another_base, of_other_phrases, of_no_temperature, of_phrases_that_are_none, of_another_rank,
+    of_another_critic, of_no_critic, pickled,
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("bad", [*BAD, not_as_announced, gone])

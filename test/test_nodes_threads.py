@@ -1,14 +1,15 @@
-"""A thread of a node that fails takes the node with it: it must not look alive and do nothing."""
+"""What ends a node: a thread of it that fails, a configuration that fails, a signal while it starts."""
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 
 import pytest
 from ros_support import Graph
 
 NODE = """
-from pathlib import Path
+import time
 from llmagent_ros.nodes import common
 from llmagent_ros.nodes.bundle_loader import BundleLoader
 
@@ -16,6 +17,9 @@ class Worker(common.ManagedNode):
     def __init__(self):
         super().__init__("worker")
         self.starts_itself = True
+
+    def configure(self):
+        {configure}
 
     def activate(self):
         {work}
@@ -30,7 +34,25 @@ common.main(Worker)
 @pytest.mark.parametrize("work", ["self.work(fall, 'fall')", "BundleLoader(self, fall).load('/bundle', '')"])
 def test_an_exception_in_a_thread_ends_the_node(tmp_path: Path, work: str) -> None:
     with Graph(tmp_path) as graph:
-        process = graph.run("worker", "-c", NODE.format(work=work))
+        process = graph.run("worker", "-c", NODE.format(configure="pass", work=work))
         assert graph.exit_code(process) == 1
     assert process.said.count("Traceback") == 1 and "ZeroDivisionError: in a thread" in process.said
     assert "[FATAL]" in process.said and "[worker]" in process.said
+
+
+def test_a_configuration_that_fails_by_a_defect_shows_where(tmp_path: Path) -> None:
+    with Graph(tmp_path) as graph:
+        process = graph.run("worker", "-c", NODE.format(configure="fall()", work="pass"))
+        assert graph.exit_code(process) == 1
+    assert process.said.count("Traceback") == 1 and "ZeroDivisionError: in a thread" in process.said
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_a_node_that_is_being_configured(tmp_path: Path, number: signal.Signals) -> None:
+    slow = "print('loads', flush=True); time.sleep(3600)"
+    with Graph(tmp_path) as graph:
+        process = graph.run("worker", "-c", NODE.format(configure=slow, work="pass"))
+        graph.until(lambda: "loads" in process.said, "it does not start")
+        process.stop(number)
+        assert graph.exit_code(process) == 128 + number
+    assert "Traceback" not in process.said

@@ -128,9 +128,9 @@ class Learner:
         both = self.replay.features(np.stack([batch.scene_id, batch.bootstrap_id]))
         features, after = torch.from_numpy(both).to(_device(self.critic))
         returns, discount = (torch.from_numpy(x).to(features.device) for x in (batch.returns, batch.discount))
-        pair = self._rng.choice(c.critic.heads, size=2, replace=False)
+        pair = torch.from_numpy(self._rng.choice(c.critic.heads, size=2, replace=False)).to(features.device)
         with torch.no_grad():
-            target = soft_targets(self.critic(after), self._target(after)[pair], returns, discount, c.beta)
+            target = soft_targets(self.critic(after), self._target(after, pair), returns, discount, c.beta)
         action = torch.from_numpy(batch.action.astype(np.int64)).to(features.device)
         values = self.critic(features).gather(-1, action.expand(c.critic.heads, -1)[..., None])[..., 0]
         loss = nn.functional.huber_loss(values, target.expand_as(values), reduction="none").mean(1).sum()
