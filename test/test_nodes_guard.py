@@ -10,6 +10,7 @@ import pytest
 from diagnostic_msgs.msg import DiagnosticArray
 from geometry_msgs.msg import TwistStamped
 from ros_support import Graph
+from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import LaserScan
 from std_msgs.msg import Bool
 from std_srvs.srv import Trigger
@@ -26,6 +27,7 @@ class Around:
 
     def __init__(self, graph: Graph, **parameters: Any) -> None:
         self.graph = graph
+        self.time = 0.0  # of a /clock, s
         self.process = graph.start("guard", **parameters)
         self.commands = graph.collect(TwistStamped, "/cmd_vel")
         self.scan = graph.publisher(LaserScan, "scan", qos.RELIABLE_SENSOR)
@@ -97,6 +99,31 @@ def test_a_person_goes_before_the_policy_and_silence_stops(tmp_path: Path) -> No
         around.keep(around.policy, 0.5, lambda v: v > 0.45, "the policy does not drive again")
         around.commands.clear()
         graph.until(lambda: around.commands and around.commands[-1].twist.linear.x == 0.0, "silence does not stop")
+
+
+def test_a_dead_clock_stops_and_the_old_command_does_not_come_back(tmp_path: Path) -> None:
+    with Graph(tmp_path) as graph:
+        around = Around(graph, mode="realtime", use_sim_time=True)
+        clock = graph.publisher(Clock, "/clock")
+
+        def drive() -> bool:
+            around.time += 0.01
+            clock.publish(Clock(clock=stamps.to_time(around.time)))
+            around.see(around.time)
+            around.say(around.policy, 0.5, around.time)
+            return bool(around.commands) and around.commands[-1].twist.linear.x > 0.45
+
+        graph.until(drive, "the policy does not drive")
+        graph.until(lambda: around.commands[-1].twist.linear.x == 0.0, "a dead clock does not stop")
+        around.commands.clear()
+        resumed = stamps.to_time(around.time + 0.2)  # by the clock, the last command is not old
+
+        def resume() -> bool:
+            clock.publish(Clock(clock=resumed))
+            return len([m for m in around.commands if m.header.stamp == resumed]) >= 3
+
+        graph.until(resume, "the clock does not run on")
+        assert {m.twist.linear.x for m in around.commands} == {0.0}
 
 
 def test_e_stop_is_latched_until_it_is_reset(tmp_path: Path) -> None:

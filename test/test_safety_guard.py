@@ -213,6 +213,53 @@ def test_clock_jump_forward_is_stale() -> None:
     assert running().decide(1e9).reason == "stale_scan"
 
 
+def test_a_clock_that_stands_stops_policy_and_person() -> None:
+    guard = running()
+    assert guard.decide(100.0, 7.0).velocity == FORWARD
+    assert guard.decide(100.0, 7.59).velocity == FORWARD
+    verdict = guard.decide(100.0, 7.61)
+    assert (verdict.velocity, verdict.reason) == (Velocity(), "clock_stopped")
+    guard.on_scan(100.0, 100.0)
+    guard.on_teleop_command(FORWARD, 100.0)
+    guard.on_policy_command(FORWARD, 100.0, 100.0)
+    verdict = guard.decide(100.0, 7.65)
+    assert (verdict.velocity, verdict.reason, verdict.stamp) == (Velocity(), "clock_stopped", 100.0)
+    assert guard.counts["clock_stopped"] == 1
+
+
+def test_when_the_clock_runs_on_only_new_data_move_the_robot() -> None:
+    guard = running()
+    guard.decide(100.0, 7.0)
+    guard.decide(100.0, 8.0)
+    assert guard.decide(100.4, 8.1).reason == "no_scan", "a command of before is young again by the clock"
+    guard.on_scan(100.4, 100.4)
+    assert guard.decide(100.4, 8.2).reason == "no_command"
+    guard.on_policy_command(FORWARD, 100.4, 100.4)
+    assert guard.decide(100.5, 8.3).velocity.linear == pytest.approx(0.25)
+
+
+@pytest.mark.parametrize("speed", [0.2, 1.0, 100.0])
+def test_a_clock_may_run_at_any_speed_that_lets_it_move_often(speed: float) -> None:
+    guard = Guard(CONTRACT)
+    for tick in range(40):  # sim's: four times a control period
+        now = 0.1 * tick
+        guard.on_scan(now, now)
+        guard.on_policy_command(FORWARD, now, now)
+        for part in range(5):
+            verdict = guard.decide(now, (0.1 * tick + 0.02 * part) / speed)
+            assert verdict.reason is None
+    assert verdict.velocity == FORWARD
+
+
+def test_clock_timeout_is_configurable_and_counts_from_the_first_look() -> None:
+    guard = Guard(CONTRACT, GuardConfig(clock_timeout=2.0))
+    assert guard.decide(0.0, 50.0).reason == "no_scan"
+    assert guard.decide(0.0, 51.9).reason == "no_scan"
+    assert guard.decide(0.0, 52.1).reason == "clock_stopped"
+    guard.on_e_stop(True)
+    assert guard.decide(0.0, 52.1).reason == "e_stop"
+
+
 def test_an_intervention_that_lasts_counts_once_and_again_when_it_returns() -> None:
     guard = running()
     for k in range(20):
@@ -241,6 +288,14 @@ def test_lockstep_answers_each_command_once_whatever_the_clock_says() -> None:
         answered.append(verdict.stamp)
     assert answered == stamps
     assert guard.counts == {}
+
+
+def test_lockstep_does_not_mind_a_world_that_waits() -> None:
+    guard = lockstep()
+    for k in range(3):
+        guard.on_scan(0.4 * k, 0.0)
+        guard.on_policy_command(FORWARD, 0.4 * k, 0.0)
+        assert guard.decide(0.0, 100.0 * k).velocity == FORWARD
 
 
 def test_lockstep_ramp_over_control_periods() -> None:

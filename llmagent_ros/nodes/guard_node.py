@@ -48,7 +48,7 @@ class GuardNode(common.Node):
     """Subscribes cmd_vel_policy, cmd_vel_teleop, e_stop and the contract's scan; service ~/reset_e_stop.
 
     In lockstep, time is the newest command's stamp and stands still between commands. In real time it is the node's
-    clock, looked at `rate` times a second of a steady clock, so that silence ends in zero.
+    clock, looked at `rate` times a second of a steady clock, so that silence, also that of /clock, ends in zero.
     """
 
     def __init__(self) -> None:
@@ -127,7 +127,7 @@ class GuardNode(common.Node):
             self._decide()
 
     def _decide(self) -> None:
-        verdict = self._guard.decide(self._now())
+        verdict = self._guard.decide(self._now(), time.monotonic())
         stamp, self._stamp, self._deadline = self._stamp, None, None
         self._publish(verdict.velocity, stamp)
         self._verdict = verdict

@@ -1,7 +1,8 @@
 """The guard: every command passes it, and nothing else may command the robot.
 
-Pure code: no threads, no clock, no ROS. Times are seconds of one clock and are passed in; the node that
-composes it is the only publisher of cmd_vel. docs/safety.md says the rules for people who run robots.
+Pure code: no threads, no clock, no ROS. Times are seconds of one clock and are passed in, and so is a steady time by
+which it is seen that this clock runs; the node that composes it is the only publisher of cmd_vel. docs/safety.md says
+the rules for people who run robots.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ NO_SCAN = "no_scan"
 STALE_SCAN = "stale_scan"
 NO_COMMAND = "no_command"
 STALE_COMMAND = "stale_command"
+CLOCK_STOPPED = "clock_stopped"
 # Why an input was not taken.
 NOT_FINITE = "dropped_not_finite"
 FUTURE_COMMAND = "dropped_future_command"
@@ -45,6 +47,8 @@ class GuardConfig:
         teleop_timeout: s after the last teleop command at which the policy has the robot again.
         teleop_without_scan: whether a person may drive while the scan is missing or stale.
         future_tolerance: s that a stamp may lie ahead of the clock; it never prolongs a command's life.
+        clock_timeout: s of steady time for which the clock may stand before the robot stops, since nothing gets old
+            by a clock that stands; None: 1.5 control periods of the contract. Not in lockstep.
         clock_tolerance: s that the clock may step back without counting as a jump; time then stands still.
         lockstep: the world waits for the command, so the time is the newest command's stamp and `now` is not used.
         rate: Hz at which the node calls `decide` when no command comes; must be fast against the time-outs.
@@ -54,6 +58,7 @@ class GuardConfig:
     teleop_timeout: Positive = 0.5
     teleop_without_scan: bool = False
     future_tolerance: NotNegative = 0.2
+    clock_timeout: Positive | None = None
     clock_tolerance: NotNegative = 0.05
     lockstep: bool = False
     rate: Annotated[float, Field(ge=10.0, le=1000.0)] = 20.0
@@ -100,6 +105,8 @@ class Guard:
         self._period = contract.control_period
         self._scan_timeout = contract.sensors.scan.timeout
         self._command_timeout = self.config.command_timeout or 1.5 * contract.control_period
+        self._clock_timeout = self.config.clock_timeout or 1.5 * contract.control_period
+        self._moved: tuple[float, float] | None = None  # the clock when it was last seen to move, and the steady time
         self._counts: Counter[str] = Counter()
         self._active: frozenset[str] = frozenset()  # interventions of the last verdict
         self._pressed = False
@@ -201,10 +208,15 @@ class Guard:
             self._policy = self._teleop = None
         return True
 
-    def decide(self, now: float) -> Verdict:
-        """The command to publish now. Call it after each accepted command and by a timer in between."""
+    def decide(self, now: float, steady: float | None = None) -> Verdict:
+        """The command to publish now. Call it after each accepted command and by a timer in between.
+
+        Args:
+            now: s. steady: s of a clock that cannot stop or jump; None: `now` is trusted to run. Unused in lockstep.
+        """
         now = self._advance(now)
-        target, source, reason = self._choose(now)
+        stands = self._clock_stands(now, steady)
+        target, source, reason = self._choose(now, stands)
         limited: tuple[str, ...] = ()
         velocity = target
         if reason is None:
@@ -217,9 +229,13 @@ class Guard:
         self._last, self._last_time = velocity, now
         return Verdict(velocity, source, reason, limited, stamp)
 
-    def _choose(self, now: float) -> tuple[Velocity, VerdictSource, str | None]:
+    def _choose(self, now: float, stands: bool) -> tuple[Velocity, VerdictSource, str | None]:
+        if stands:  # what came before must not move the robot when the clock runs again
+            self._policy = self._teleop = self._scan = None
         if self._latched:
             return Velocity(), "stop", E_STOP
+        if stands:
+            return Velocity(), "stop", CLOCK_STOPPED
         blind = self._scan_problem(now)
         may_teleop = blind is None or self.config.teleop_without_scan
         if may_teleop and self._teleop is not None and now - self._teleop.valid_from <= self.config.teleop_timeout:
@@ -231,6 +247,13 @@ class Guard:
         if now - self._policy.valid_from > self._command_timeout:
             return Velocity(), "stop", STALE_COMMAND
         return self._policy.velocity, "policy", None
+
+    def _clock_stands(self, now: float, steady: float | None) -> bool:
+        if self.config.lockstep or steady is None:
+            return False
+        if self._moved is None or now != self._moved[0]:
+            self._moved = now, steady
+        return steady - self._moved[1] > self._clock_timeout
 
     def _scan_problem(self, now: float) -> str | None:
         if self._scan is None:
