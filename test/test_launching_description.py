@@ -178,6 +178,34 @@ def test_shipped_launch_files_expand(path: Path, tmp_path: Path) -> None:
         assert shown == (bool(environment) and "console" in {argument.name for argument in launch.arguments})
 
 
+@pytest.mark.parametrize(
+    ("file", "name", "value", "valid"),
+    [
+        ("sim", "episodes", "x", "int()"),
+        ("sim", "seed", "1.5", "int()"),
+        ("sim", "speed", "fast", "float"),
+        ("sim", "learn", "yes", "valid: false, true"),
+        ("robot", "seed", "x", "int()"),
+        ("robot", "learn", "1", "valid: false, true"),
+        ("robot", "teleop", "maybe", "valid: false, true"),
+        ("robot", "use_sim_time", "maybe", "valid: false, true"),
+        ("teleop", "use_sim_time", "maybe", "valid: false, true"),
+    ],
+)
+def test_a_badly_typed_argument_is_refused_before_the_first_node(
+    tmp_path: Path, file: str, name: str, value: str, valid: str
+) -> None:
+    """`ros2 launch` reads types and conditions node by node: what it meets late leaves the first nodes running."""
+    path = config.share_dir() / "launch" / f"{file}.launch.xml"
+    lines = path.read_text().splitlines()
+    starts = next(number for number, line in enumerate(lines, start=1) if "<group>" in line)
+    with pytest.raises(ConfigError, match=rf"\b{name}\b") as caught:
+        description.expand(path, {"robot": "sim_diffdrive", name: value}, tmp_path, os.environ)
+    place, _, problem = str(caught.value).removeprefix(f"{path}:").partition(": ")
+    assert int(place) < starts
+    assert repr(value) in problem and valid in problem
+
+
 def test_the_arguments_of_the_stable_command_line_are_there() -> None:
     names = {argument.name for argument in description.arguments(config.share_dir() / "launch" / "sim.launch.xml")}
     assert {"headless", "task", "episodes", "seed", "model", "console", "out"} <= names

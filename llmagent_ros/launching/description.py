@@ -146,7 +146,11 @@ class _Expander:
             raise UnknownNameError(f"value of launch argument {argument.name}", values[argument.name], argument.choices)
 
     def _let(self, element: Element) -> None:
-        self.context.configurations[self._text(element, "name")] = self._text(element, "value")
+        name = self._text(element, "name")
+        try:
+            self.context.configurations[name] = self._text(element, "value")
+        except LlmAgentError as error:
+            raise ConfigError(f"{name}: {error}") from error
 
     def _node(self, element: Element) -> None:
         self.processes.append(node_spec(element, self.context, len(self.processes) + 1))
