@@ -5,8 +5,10 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable
+from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
 from action_msgs.msg import GoalStatus
 from diagnostic_msgs.msg import DiagnosticArray
 from pydantic import ConfigDict, Field
@@ -22,6 +24,7 @@ from llmagent_interfaces.srv import ResetSimulation, RetrieveSkills
 from llmagent_ros.nodes import common, qos
 from llmagent_ros.nodes.wire import reports
 from llmagent_ros.perception.text import clean_instruction
+from llmagent_ros.recording.episodes import recorded_episodes
 
 TICK = 0.2  # s of wall time between two looks at what takes too long
 REPORT_PERIOD = 1.0
@@ -40,6 +43,8 @@ class RunnerNodeConfig:
 
     Attributes:
         episodes: after so many the run is over; 0: never. seed: of the first world; the others follow from it.
+        out: folder of the run. When it holds episodes already, the worlds follow from the seed and their number, so
+            that a run that goes on draws worlds of its own. Empty: nothing to go on with.
         task: name in config/tasks, empty for the simulator's own.
         learn, knowledge: whether a learner and a knowledge node are waited for.
         time_limit: s of ROS time that the policy gets for one episode; 0: no limit but the task's.
@@ -51,6 +56,7 @@ class RunnerNodeConfig:
 
     episodes: Annotated[int, Field(ge=0)] = 0
     seed: Annotated[int, Field(ge=0)] = 0
+    out: str = ""
     task: str = ""
     learn: bool = True
     knowledge: bool = False
@@ -75,6 +81,7 @@ class RunnerNode(common.Node):
         self._config = common.parameters(self, RunnerNodeConfig)
         self.finished: int | None = None
         self._done = 0  # episodes
+        self._seed = _seed_of_worlds(self._config)
         self._drawn = 0  # worlds
         self._recent: deque[bool] = deque(maxlen=RECENT)
         self._stalls = 0
@@ -164,7 +171,7 @@ class RunnerNode(common.Node):
         request = ResetSimulation.Request()
         if self._fresh_world:
             # A simulator that was started again must not draw the worlds again that were learned on already.
-            request.use_seed, request.seed = True, self._config.seed + 1_000_003 * self._drawn
+            request.use_seed, request.seed = True, self._seed + 1_000_003 * self._drawn
             request.task = self._config.task
         self._on_answer(self._reset_client.call_async(request), self._on_reset)
 
@@ -353,6 +360,11 @@ class RunnerNode(common.Node):
         if self._state == "episode" and self._goal is not None:
             self._goal.cancel_goal_async()
         self._action.destroy()
+
+
+def _seed_of_worlds(config: RunnerNodeConfig) -> int:
+    recorded = recorded_episodes(Path(config.out)) if config.out else 0
+    return int(np.random.SeedSequence([config.seed, recorded]).generate_state(1)[0]) if recorded else config.seed
 
 
 def main() -> None:
