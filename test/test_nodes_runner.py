@@ -69,11 +69,11 @@ def test_only_a_policy_that_was_started_again_is_lost(start: Callable[..., Runne
     runner._missing = list
     policy = Node("policy")
     policy.create_publisher(Decision, "decision", qos.COMMAND)
-    until(lambda: "/policy" in runner._peers_now())
+    until(lambda: ("decision", "/policy") in runner._peers_now())
     runner._peers = runner._peers_now()
     tool = Node("_ros2cli_42")
     tool.create_publisher(Outcome, "outcome", qos.OUTCOME)
-    until(lambda: "/_ros2cli_42" in runner._peers_now())
+    until(lambda: ("outcome", "/_ros2cli_42") in runner._peers_now())
     assert not runner._lost(), "a person's command"
     policy.destroy_node()
     assert not runner._lost()

@@ -33,6 +33,7 @@ LEARNER_SILENT = 5.0  # s of wall time without its diagnostics after which a lea
 UNANSWERED = 5.0  # s of wall time without an answer after which a goal is sent again: the middleware may lose answers
 RETRY = 0.5  # s of wall time before a policy that is not active yet is asked again
 HANDOVER = 2.0  # s of wall time in which the task of a person who pre-empted the runner's is announced
+NAMELESS = "_NODE_NAME_UNKNOWN_"  # what the middleware says until it has heard the node's name
 RECENT = 20
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
@@ -91,7 +92,7 @@ class RunnerNode(common.Node):
         self._asked = 0.0  # wall time at which the goal was sent
         self._refused: float | None = None  # wall time at which the policy refused it
         self._heard = 0.0  # wall time of the last sign of life of the episode
-        self._peers: set[bytes] = set()  # who published decisions and outcomes when the episode began
+        self._peers: dict[tuple[str, str], set[bytes]] = {}  # topic and node to endpoints, of decisions and outcomes
         self._backlog: tuple[float, int, int] | None = None  # wall time, value and limit of the learner's last report
         self._own = ""  # id of the task that the goal became
         self._busy = False  # another's task is on
@@ -255,12 +256,22 @@ class RunnerNode(common.Node):
             self._stall(f"no decision for {silent:.0f} s")
 
     def _lost(self) -> bool:
-        """Whether someone new publishes decisions or outcomes, or nobody does."""
-        return bool(self._peers_now() - self._peers) or bool(self._missing())
+        """Whether a node that publishes decisions or outcomes was replaced by another of its name, or one is missing.
 
-    def _peers_now(self) -> set[bytes]:
-        infos = [info for topic in ("decision", "outcome") for info in self.get_publishers_info_by_topic(topic)]
-        return {bytes(info.endpoint_gid) for info in infos}
+        One of another name is somebody's tool.
+        """
+        known, now = self._peers, self._peers_now()
+        self._peers = now | known
+        return any(now[name] - known[name] for name in now.keys() & known.keys()) or bool(self._missing())
+
+    def _peers_now(self) -> dict[tuple[str, str], set[bytes]]:
+        peers: dict[tuple[str, str], set[bytes]] = {}
+        for topic in ("decision", "outcome"):
+            for info in self.get_publishers_info_by_topic(topic):
+                if info.node_name != NAMELESS:
+                    name = f"{info.node_namespace.rstrip('/')}/{info.node_name}"
+                    peers.setdefault((topic, name), set()).add(bytes(info.endpoint_gid))
+        return peers
 
     # --- a person's task -------------------------------------------------------------------------
 
