@@ -10,7 +10,7 @@ import yaml
 from launching_support import Workspace
 
 from llmagent_ros import config
-from llmagent_ros.errors import ConfigError
+from llmagent_ros.errors import ConfigError, UnknownNameError
 from llmagent_ros.launching import description, document
 from llmagent_ros.launching.description import Launch
 
@@ -218,6 +218,27 @@ def test_includes_of_shipped_files_pass_only_declared_arguments(path: Path) -> N
         included = Path(include.attributes["file"].replace("$(find-pkg-share llmagent_ros)", str(config.share_dir())))
         declared = {element.attributes["name"] for element in document.declared(document.read(included))}
         assert {argument.attributes["name"] for argument in include.all("arg")} <= declared
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+def test_includes_of_shipped_files_leave_nothing_to_the_command_line(path: Path) -> None:
+    """launch hands an argument of the included file that the include does not set through from the command line."""
+    own = {element.attributes["name"] for element in document.declared(document.read(path))}
+    for include in _includes(document.read(path)):
+        included = Path(include.attributes["file"].replace("$(find-pkg-share llmagent_ros)", str(config.share_dir())))
+        declared = {element.attributes["name"] for element in document.declared(document.read(included))}
+        assert declared - {argument.attributes["name"] for argument in include.all("arg")} <= own
+
+
+def test_a_robot_does_not_take_what_only_a_simulation_is_told(tmp_path: Path) -> None:
+    path = config.share_dir() / "launch" / "robot.launch.xml"
+    for name, value in (("mode", "lockstep"), ("outcomes", "true")):
+        with pytest.raises(UnknownNameError, match=f"launch argument of robot.launch.xml '{name}'; valid: "):
+            description.expand(path, {"robot": "sim_diffdrive", name: value}, tmp_path, os.environ)
+    launch = description.expand(path, {"robot": "sim_diffdrive"}, tmp_path, os.environ)
+    files = [Path(word).read_text() for spec in launch.processes for word in spec.command if "launch_params_" in word]
+    assert [text.split()[-2:] for text in files if "mode:" in text] == [["mode:", "realtime"]] * 2
+    assert [text.split()[-2:] for text in files if "stepwise:" in text] == [["stepwise:", "false"]]
 
 
 def _includes(element: document.Element) -> list[document.Element]:

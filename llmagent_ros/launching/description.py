@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,7 +20,7 @@ class Launch:
     """A launch file expanded.
 
     Attributes:
-        processes: in start order. arguments: every one declared, in file order. notes: texts of `<log>`.
+        processes: in start order. arguments: every one that may be given, in file order. notes: texts of `<log>`.
     """
 
     processes: tuple[ProcessSpec, ...]
@@ -102,11 +102,12 @@ class _Expander:
             "log": self._log,
         }
 
-    def file(self, path: Path) -> None:
-        """Expand one file in the present context."""
+    def file(self, path: Path, settled: Collection[str] = ()) -> None:
+        """Expand one file in the present context; what an include has settled is nobody's to give."""
         root = document.read(path)
         for element in document.declared(root):  # also those that a condition leaves out may be given
-            self.context.declared.setdefault(element.attributes["name"], _argument(element))
+            if element.attributes["name"] not in settled:
+                self.context.declared.setdefault(element.attributes["name"], _argument(element))
         if self._depth >= MAX_DEPTH:
             raise ConfigError(f"{path}: included {MAX_DEPTH} deep; does it include itself?")
         self._depth += 1
@@ -165,7 +166,7 @@ class _Expander:
             raise ConfigError(f"{path}: only launch files in XML can be included here")
         values = [(self._text(child, "name"), self._text(child, "value")) for child in element.all("arg")]
         self.context.configurations.update(values)
-        self.file(path if path.is_absolute() else Path.cwd() / path)
+        self.file(path if path.is_absolute() else Path.cwd() / path, settled=[name for name, _ in values])
 
     def _group(self, element: Element) -> None:
         kept = [(self._text(child, "name"), self._text(child, "value")) for child in element.all("keep")]
