@@ -206,6 +206,22 @@ def test_the_adapter_follows_the_critic(bench: Bench) -> None:
     assert kl(target, learner.model.phrase_log_probs(scenes).detach()) < 0.1 * start
 
 
+def test_the_adapter_reads_scenes_with_lessons_before_them_too(bench: Bench) -> None:
+    lessons, after = ("right in cell three failed 9 of 9 times",), {}
+    scenes = [scene(cell) for cell in range(CELLS - 1)]
+    for share in (0.0, 0.5, 1.0):
+        settings = {"learning_rate": 1e-12, "actor_every": 1, "kl_weight": 0.0, "beta": 0.004}
+        learner = bench.fed(str(share), lesson_share=share, **settings)
+        learner.lessons = lessons
+        target = (learner.critic.values(learner.model.features(scenes)) / 0.004).softmax(-1)
+        for _ in range(60):
+            learner.update()
+        with torch.no_grad():
+            after[share] = [kl(target, learner.model.phrase_log_probs(scenes, words)) for words in ((), lessons)]
+    assert after[1.0][1] < 0.5 * after[0.0][1], "with lessons it is another reader"
+    assert after[0.5][0] < 0.5 * after[1.0][0] and after[0.5][1] < 0.5 * after[0.0][1], "half of the updates each"
+
+
 def test_kl_keeps_the_adapter_near_the_deployed_one(bench: Bench) -> None:
     moved = {}
     scenes = [scene(cell) for cell in range(CELLS - 1)]
@@ -299,6 +315,7 @@ def test_same_seed_twice_is_identical(bench: Bench, tmp_path: Path) -> None:
 
 def test_resume_is_exact(bench: Bench, tmp_path: Path) -> None:
     first = bench.fed()
+    first.lessons = ("right in cell three failed 9 of 9 times",)
     for k in range(30):
         first.update()
         if k == 11:

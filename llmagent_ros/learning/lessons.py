@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 
 from llmagent_ros.types import Transition
 
-MIN_EVIDENCE = 8
-_MARGIN = 0.25  # share by which an action must be worse than the average to be worth a lesson
+MIN_EVIDENCE = 3  # failures
+_MARGIN = 0.1  # share by which an action must be worse than the average, beyond chance, to be worth a lesson
+_Z = 1.645  # one-sided 95 %
 _CLEARANCE = re.compile(r"\bclear ahead (\d+\.\d)")
 
 
 def distil_lessons(transitions: Sequence[Transition], most: int = 3) -> list[str]:
     """Which actions ended episodes badly, and when; strongest evidence first.
 
-    A lesson is said only with MIN_EVIDENCE occurrences and a rate of bad endings well above that of all actions, and
-    carries its counts, so that a person can judge it.
+    A lesson is said only after MIN_EVIDENCE bad endings, and if their share is well above that of all actions beyond
+    chance: by the lower end of Wilson's interval. It carries its counts, so that a person can judge it.
     """
     tried: Counter[tuple[str, str]] = Counter()
     failed: Counter[tuple[str, str]] = Counter()
@@ -28,11 +30,19 @@ def distil_lessons(transitions: Sequence[Transition], most: int = 3) -> list[str
     total = sum(failed.values()) / max(sum(tried.values()), 1)
     found: dict[str, tuple[float, str]] = defaultdict(lambda: (0.0, ""))
     for (action, situation), count in tried.items():
-        share = failed[action, situation] / count
-        if count >= MIN_EVIDENCE and share > total + _MARGIN:
-            text = f"{action} {situation} failed {failed[action, situation]} of {count} times"
-            found[f"{action} {situation}"] = max(found[f"{action} {situation}"], (share * count, text))
+        bad = failed[action, situation]
+        share = _at_least(bad, count)
+        if bad >= MIN_EVIDENCE and share > total + _MARGIN:
+            text = f"{action} {situation} failed {bad} of {count} times"
+            found[f"{action} {situation}"] = max(found[f"{action} {situation}"], (share, text))
     return [text for _, text in sorted(found.values(), reverse=True)[:most]]
+
+
+def _at_least(count: int, total: int) -> float:
+    """The share that `count` of `total` speaks for at least: lower end of the score interval (Wilson 1927)."""
+    share, z2 = count / total, _Z**2
+    spread = _Z * math.sqrt(share * (1 - share) / total + z2 / (4 * total**2))
+    return (share + z2 / (2 * total) - spread) / (1 + z2 / total)
 
 
 def _situation(scene: str) -> str:

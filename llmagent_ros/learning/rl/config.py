@@ -27,6 +27,8 @@ class LearnerConfig:
         demo_share: share of a batch from demonstrations and interventions, when there are any (RLPD).
         actor_every: critic updates for one update of the adapter; 0 leaves the adapter alone.
         actor_batch, actor_learning_rate: of it.
+        lesson_share: share of the adapter's updates with the lessons before the scene, so that it reads scenes alike
+            with and without them.
         kl_weight: of KL(adapter || deployed adapter). clone_weight: of imitating demonstrations.
         max_gradient: norm at which gradients are clipped. max_loss: a critic loss beyond it is divergence.
     """
@@ -43,6 +45,7 @@ class LearnerConfig:
     actor_every: Annotated[int, Field(ge=0)] = 20
     actor_batch: Annotated[int, Field(gt=0)] = 32
     actor_learning_rate: Positive = 1e-3
+    lesson_share: Share = 0.5
     kl_weight: Annotated[float, Field(ge=0)] = 0.1
     clone_weight: Annotated[float, Field(ge=0)] = 0.5
     max_gradient: Positive = 10.0

@@ -45,7 +45,7 @@ class AdaptedModel(Protocol):
 
     def features(self, scenes: Sequence[str]) -> Tensor: ...
 
-    def phrase_log_probs(self, scenes: Sequence[str]) -> Tensor: ...
+    def phrase_log_probs(self, scenes: Sequence[str], lessons: Sequence[str] = ()) -> Tensor: ...
 
     def adapter_parameters(self) -> list[nn.Parameter]: ...
 
@@ -81,6 +81,7 @@ class Learner:
         self._good = (self.critic.state(), dict(self._deployed))
         self.updates = 0
         self.actor_updates = 0
+        self.lessons: tuple[str, ...] = ()  # such as the acting policy reads before a scene
 
     # --- data -----------------------------------------------------------------------------------------
 
@@ -145,9 +146,10 @@ class Learner:
         batch = self.replay.sample(c.actor_batch, 1, c.gamma, self._rng, self._demo_share())
         scenes = self.replay.texts(batch.scene_id)
         values = self.critic.values(torch.from_numpy(self.replay.features(batch.scene_id)).to(_device(self.critic)))
+        lessons = self.lessons if self.lessons and self._rng.random() < c.lesson_share else ()
         with torch.no_grad():
-            deployed = self._deployed_log_probs(scenes) if c.kl_weight else None
-        log_probs = self.model.phrase_log_probs(scenes)
+            deployed = self._deployed_log_probs(scenes, lessons) if c.kl_weight else None
+        log_probs = self.model.phrase_log_probs(scenes, lessons)
         target = (values.clone() / c.beta).softmax(-1).to(log_probs.device)
         loss = -(target * log_probs).sum(-1).mean()
         stats = {"actor_loss": loss.item()}
@@ -163,12 +165,12 @@ class Learner:
         self._step(loss, self._actor_optimiser, self._adapter, "actor")
         return stats
 
-    def _deployed_log_probs(self, scenes: Sequence[str]) -> Tensor:
+    def _deployed_log_probs(self, scenes: Sequence[str], lessons: Sequence[str]) -> Tensor:
         """The deployed adapter's log-probabilities; the learning one is put aside for the moment."""
         learning = [p.detach().clone() for p in self._adapter]
         self.model.load_adapter_state(self._deployed)
         try:
-            return self.model.phrase_log_probs(scenes)
+            return self.model.phrase_log_probs(scenes, lessons)
         finally:
             for parameter, kept in zip(self._adapter, learning, strict=True):
                 parameter.data.copy_(kept)
@@ -226,6 +228,7 @@ class Learner:
         facts = {
             "updates": self.updates,
             "actor_updates": self.actor_updates,
+            "lessons": self.lessons,
             "random": self._rng.bit_generator.state,
             "replay": self.replay.state(),
             "base_digest": self.model.base_digest,
@@ -249,6 +252,7 @@ class Learner:
         for name, optimiser in (("critic", self._critic_optimiser), ("actor", self._actor_optimiser)):
             load_optimiser(part(tensors, f"{name}_optimiser"), optimiser)
         self.updates, self.actor_updates = facts["updates"], facts["actor_updates"]
+        self.lessons = tuple(facts.get("lessons", ()))
         self._rng.bit_generator.state = facts["random"]
 
 
