@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pty
 import signal
@@ -10,6 +11,7 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 from launching_support import DEADLINE, Workspace, running, wait_until
 
@@ -143,6 +145,32 @@ def test_what_a_dead_process_leaves_behind_is_stopped(workspace: Workspace) -> N
     assert process.poll() is None
     process.send_signal(signal.SIGINT)
     assert finish(process)[0] == 130
+
+
+def test_adopted_orphans_are_reaped_and_exit_codes_stay_right(workspace: Workspace) -> None:
+    workspace.script("flaky", """
+        for _ in range(3):
+            subprocess.Popen(["sleep", "0.01"], start_new_session=True)
+        count = len(list(Path(os.environ["SEEN"]).glob("run*")))
+        say(f"run{count}")
+        sys.exit(5 if count < 10 else 6)
+    """)
+    workspace.script("stays", WAITS.format(name="stays"))
+    flaky = '<node pkg="dummy" exec="flaky" respawn="true" respawn_delay="0.01" respawn_max_retries="20"/>'
+    process = workspace.start(workspace.launch_file(f'{flaky}<node pkg="dummy" exec="stays"/>'))
+    workspace.wait("run12")
+    launch = psutil.Process(process.pid)
+
+    def zombies() -> list[psutil.Process]:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            return [child for child in launch.children() if child.status() == psutil.STATUS_ZOMBIE]
+        return []
+
+    assert len(zombies()) < 10
+    code, out, _ = finish(process)
+    assert code == 6
+    assert out.count("flaky-1 died: exit code 5") == 10
+    assert out.count("flaky-1 died: exit code 6") == 11
 
 
 def test_a_launch_that_is_killed_takes_its_processes_along(workspace: Workspace) -> None:

@@ -8,7 +8,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 import psutil
 
@@ -23,6 +23,20 @@ def adopt_orphans() -> None:
     """Become the parent of descendants whose parent dies, so that `descendants` goes on seeing them (Linux)."""
     if _libc is not None:
         _libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def reap_orphans(own: Collection[int]) -> None:
+    """Let adopted processes that have ended go; those in `own` are left, for their `Popen` reads the exit code."""
+    if _libc is None:
+        return
+    while True:
+        try:
+            ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)  # looks without reaping
+        except ChildProcessError:
+            return
+        if ended is None or ended.si_pid in own:  # one of its own has just ended: SIGCHLD brings the next look
+            return
+        os.waitpid(ended.si_pid, os.WNOHANG)
 
 
 def start(spec: ProcessSpec, split_errors: bool) -> subprocess.Popen[bytes]:

@@ -91,6 +91,7 @@ class Supervisor:
         for child in self._children:
             if child.process is not None and child.process.poll() is not None:
                 self._ended(child, child.process)
+        processes.reap_orphans([child.process.pid for child in self._children if child.process is not None])
         if self._writer.broken:
             self._begin_stop("nobody reads the output", 128 + signal.SIGPIPE)
         self._restart_due()
