@@ -101,6 +101,25 @@ def test_a_person_goes_before_the_policy_and_silence_stops(tmp_path: Path) -> No
         graph.until(lambda: around.commands and around.commands[-1].twist.linear.x == 0.0, "silence does not stop")
 
 
+def test_teleop_commands_that_a_link_held_back_do_not_drive(tmp_path: Path) -> None:
+    with Graph(tmp_path) as graph:
+        around = Around(graph, mode="realtime")
+        around.keep(around.policy, 0.5, lambda v: v > 0.45, "the policy does not drive")
+        around.commands.clear()
+        for _ in range(10):
+            around.say(around.person, -0.5, around.now() - 2.0)
+        graph.until(lambda: "teleop command not taken" in around.process.said, "nothing is said")
+        graph.until(lambda: around.commands[-1].twist.linear.x == 0.0, "silence does not stop")
+        assert min(m.twist.linear.x for m in around.commands) >= 0.0
+
+        def person() -> bool:  # whoever gives no stamp is taken by arrival
+            around.see(around.now())
+            around.say(around.person, -0.5, 0.0)
+            return around.commands[-1].twist.linear.x < -0.45
+
+        graph.until(person, "a person without a stamp does not drive")
+
+
 def test_a_dead_clock_stops_and_the_old_command_does_not_come_back(tmp_path: Path) -> None:
     with Graph(tmp_path) as graph:
         around = Around(graph, mode="realtime", use_sim_time=True)

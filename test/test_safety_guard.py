@@ -163,6 +163,33 @@ def test_teleop_takes_over_and_hands_back() -> None:
     assert guard.counts["teleop"] == 1
 
 
+def test_teleop_commands_that_a_link_held_back_are_dropped_and_counted() -> None:
+    guard = running()
+    for age in (5.0, 1.0, 0.51):
+        assert not guard.on_teleop_command(Velocity(-0.3), 100.0, 100.0 - age)
+    assert not guard.on_teleop_command(Velocity(-0.3), 100.0, 100.3)
+    assert guard.counts["dropped_old_teleop_command"] == 3
+    assert guard.counts["dropped_future_teleop_command"] == 1
+    assert guard.decide(100.0).source == "policy"
+
+
+@pytest.mark.parametrize(("age", "until"), [(0.4, 100.1), (0.0, 100.5), (-0.15, 100.5)])
+def test_a_teleop_command_counts_from_its_stamp_but_not_from_the_future(age: float, until: float) -> None:
+    guard = running()
+    assert guard.on_teleop_command(FORWARD, 100.0, 100.0 - age)
+    guard.on_scan(until, until)
+    assert guard.decide(until - 0.01).source == "teleop"
+    assert guard.decide(until + 0.01).source != "teleop"
+
+
+def test_lockstep_takes_teleop_by_arrival() -> None:
+    guard = lockstep()
+    guard.on_scan(0.4, 0.4)
+    guard.on_policy_command(FORWARD, 0.4, 0.4)
+    assert guard.on_teleop_command(Velocity(-0.3), 0.4, 1.7e9)
+    assert guard.decide(0.4).source == "teleop"
+
+
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
 def test_not_finite_is_dropped_and_counted(bad: float) -> None:
     guard = running()
@@ -170,8 +197,9 @@ def test_not_finite_is_dropped_and_counted(bad: float) -> None:
     assert not guard.on_policy_command(Velocity(0.0, bad), 100.0, 100.0)
     assert not guard.on_policy_command(FORWARD, bad, 100.0)
     assert not guard.on_teleop_command(Velocity(bad, 0.0), 100.0)
+    assert not guard.on_teleop_command(FORWARD, 100.0, bad)
     assert not guard.on_scan(bad, 100.0)
-    assert guard.counts["dropped_not_finite"] == 5
+    assert guard.counts["dropped_not_finite"] == 6
     assert guard.decide(100.0).velocity == FORWARD
 
 

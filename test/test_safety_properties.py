@@ -65,9 +65,11 @@ def feed(guard: Guard, ref: Reference, kind: str, velocity: Velocity, now: float
         if math.isfinite(stamp) and stamp <= time + tolerance:
             ref.scan = max(-math.inf if ref.scan is None else ref.scan, min(stamp, time))
     elif kind == "teleop":
-        guard.on_teleop_command(velocity, now)
-        if finite(velocity):
-            ref.teleop = time
+        taken = guard.on_teleop_command(velocity, now, stamp)
+        believed = stamp <= time + tolerance and time - stamp <= guard.config.teleop_timeout
+        assert taken == (finite(velocity) and believed)
+        if taken:
+            ref.teleop = min(stamp, time)
     elif kind in {"press", "release"}:
         guard.on_e_stop(kind == "press")
         ref.pressed = kind == "press"

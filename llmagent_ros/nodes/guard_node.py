@@ -98,8 +98,15 @@ class GuardNode(common.Node):
             self._decide()
 
     def _on_teleop_command(self, message: TwistStamped) -> None:
-        taken = self._guard.on_teleop_command(velocity_from_message(message), self._now())
-        if taken and not self._config.lockstep:
+        stamp = to_seconds(message.header.stamp) or None  # 0: whoever sent it gives none
+        now = self._now()
+        if not self._guard.on_teleop_command(velocity_from_message(message), now, stamp):
+            self.get_logger().warning(
+                f"teleop command not taken: its stamp is {stamp or 0.0:.1f}, the guard's clock {now:.1f}: "
+                f"{self._guard.counts}",
+                throttle_duration_sec=5.0,
+            )
+        elif not self._config.lockstep:
             self._decide()
 
     def _on_scan(self, message: LaserScan) -> None:

@@ -32,6 +32,8 @@ CLOCK_STOPPED = "clock_stopped"
 NOT_FINITE = "dropped_not_finite"
 FUTURE_COMMAND = "dropped_future_command"
 OLD_COMMAND = "dropped_out_of_order_command"
+OLD_TELEOP = "dropped_old_teleop_command"
+FUTURE_TELEOP = "dropped_future_teleop_command"
 FUTURE_SCAN = "dropped_future_scan"
 # Other interventions.
 TELEOP = "teleop"
@@ -44,7 +46,7 @@ class GuardConfig:
 
     Attributes:
         command_timeout: s after which a policy command is stale; None: 1.5 control periods of the contract.
-        teleop_timeout: s after the last teleop command at which the policy has the robot again.
+        teleop_timeout: s after the stamp of the last teleop command at which the policy has the robot again.
         teleop_without_scan: whether a person may drive while the scan is missing or stale.
         future_tolerance: s that a stamp may lie ahead of the clock; it never prolongs a command's life.
         clock_timeout: s of steady time for which the clock may stand before the robot stops, since nothing gets old
@@ -168,12 +170,24 @@ class Guard:
         self._policy_stamp = self._unanswered = stamp
         return True
 
-    def on_teleop_command(self, velocity: Velocity, now: float) -> bool:
-        """Takes a command of a person, valid from `now`; returns whether it was finite."""
+    def on_teleop_command(self, velocity: Velocity, now: float, stamp: float | None = None) -> bool:
+        """Takes a command of a person.
+
+        Args:
+            now: s. stamp: when it was given, s; None: not known, it counts as given now. Unused in lockstep.
+
+        Returns:
+            Whether it was taken.
+        """
         now = self._advance(now)
-        if not _finite(velocity):
+        given = now if stamp is None or self.config.lockstep else stamp
+        if not (_finite(velocity) and math.isfinite(given)):
             return self._drop(NOT_FINITE)
-        self._teleop = _Command(velocity, now)
+        if given > now + self.config.future_tolerance:
+            return self._drop(FUTURE_TELEOP)
+        if now - given > self.config.teleop_timeout:
+            return self._drop(OLD_TELEOP)
+        self._teleop = _Command(velocity, min(given, now))
         return True
 
     def on_scan(self, stamp: float, now: float) -> bool:
