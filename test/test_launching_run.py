@@ -8,6 +8,7 @@ import pty
 import signal
 import subprocess
 import sys
+import textwrap
 import time
 from pathlib import Path
 
@@ -273,6 +274,73 @@ def test_a_reader_that_goes_away_ends_the_launch(workspace: Workspace) -> None:
     process.stdout.close()
     assert process.wait(timeout=DEADLINE) == 128 + signal.SIGPIPE
     assert not running(pid)
+
+
+TALKS_THEN_WAITS = """
+    os.write(1, ({text!r} + "\\n").encode() * {times})
+    say("talked")
+""" + WAITS.format(name="node")
+
+
+def test_a_log_that_cannot_be_written_is_said_once_and_all_goes_on(workspace: Workspace) -> None:
+    workspace.script("node", TALKS_THEN_WAITS.format(text="x" * 99, times=1000))
+    file = workspace.launch_file('<node pkg="dummy" exec="node" output="both"/>')
+    command = [sys.executable, "-m", "llmagent_ros.cli.main", "launch", str(file)]
+    limited = ["sh", "-c", 'ulimit -f 16; exec "$@"', "sh", *command]  # as a full disk: the log ends, with an OSError
+    process = subprocess.Popen(
+        limited, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=workspace.environment
+    )
+    workspace.wait("talked")
+    workspace.wait("node_up")
+    process.send_signal(signal.SIGINT)
+    code, out, err = finish(process)
+    assert (code, err) == (130, "")
+    assert workspace.wait("node_down")
+    assert out.count("launch.log cannot be written: File too large; going on without it") == 1
+    assert out.count("[node-1] xxx") == 1000
+
+
+def test_a_screen_that_is_not_utf8_ends_nothing(workspace: Workspace) -> None:
+    workspace.script("node", TALKS_THEN_WAITS.format(text="é 🤖", times=1))
+    file = workspace.launch_file('<node pkg="dummy" exec="node" output="screen"/>')
+    process = workspace.start(file, PYTHONIOENCODING="ascii:strict")
+    workspace.wait("node_up")
+    process.send_signal(signal.SIGINT)
+    code, out, err = finish(process)
+    assert (code, err) == (130, "")
+    assert "[node-1] ? ?" in out
+    assert workspace.wait("node_down")
+
+
+def test_a_defect_in_the_launch_stops_everything_in_order_before_it_is_raised(workspace: Workspace) -> None:
+    paths = {name: workspace.script(name, WAITS.format(name=name)) for name in ("first", "second")}
+    paths["talks"] = workspace.script("talks", """
+        while len(list(Path(os.environ["SEEN"]).glob("*_up"))) < 2:
+            time.sleep(0.01)
+        while True:
+            print("x" * 100000, flush=True)
+    """)
+    program = f"""
+        import io, os
+        from llmagent_ros.launching.output import Writer
+        from llmagent_ros.launching.process import ProcessSpec
+        from llmagent_ros.launching.supervisor import Supervisor
+
+        class Broken(Writer):
+            def line(self, *arguments):
+                raise RuntimeError("a defect")
+
+        paths = {[str(path) for path in paths.values()]}
+        specs = [ProcessSpec(path, (path,), dict(os.environ), output="screen") for path in paths]
+        Supervisor(specs, Broken(io.StringIO())).run()
+    """
+    command = [sys.executable, "-c", textwrap.dedent(program)]
+    result = subprocess.run(
+        command, env=workspace.environment, capture_output=True, text=True, timeout=DEADLINE, check=False
+    )
+    assert result.returncode == 1
+    assert result.stderr.endswith("RuntimeError: a defect\n")
+    assert float(workspace.wait("second_down")) < float(workspace.wait("first_down"))
 
 
 def test_parameter_files_are_there_while_it_runs_and_gone_after(workspace: Workspace) -> None:

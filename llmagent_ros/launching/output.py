@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import codecs
+import contextlib
+import io
 import os
 import socket
 import time
@@ -45,13 +47,16 @@ class Writer:
     """Writes lines, one at a time.
 
     Args:
-        screen: where the launch writes. log: a file that lines of output "log", "both" … also go to, or None.
+        screen: where the launch writes. log: a file that lines of output "log", "both" … also go to, or None; when it
+            can no longer be written, the screen says so once.
         colour: whether each process gets a colour of its own.
     """
 
     def __init__(self, screen: TextIO, log: Path | None = None, colour: bool = False) -> None:
+        if isinstance(screen, io.TextIOWrapper):
+            screen.reconfigure(errors="replace")  # a screen that is not UTF-8 must not end the launch
         self._screen = screen
-        self._log = log.open("a", encoding="utf-8", buffering=1) if log else None
+        self._log = log.open("a", encoding="utf-8", errors="replace", buffering=1) if log else None
         self._colour = colour
         self._colours: dict[str, int] = {}
         self._hidden: dict[str, deque[str]] = {}
@@ -83,7 +88,10 @@ class Writer:
 
     def close(self) -> None:
         if self._log:
-            self._log.close()
+            try:
+                self._log.close()
+            except OSError as error:
+                self._do_without_log(error)
 
     def _show(self, prefix: str, text: str, colour: int) -> None:
         if self.broken:
@@ -97,7 +105,18 @@ class Writer:
 
     def _record(self, text: str) -> None:
         if self._log:
-            print(f"{time.time():.6f} {text}", file=self._log)
+            try:
+                print(f"{time.time():.6f} {text}", file=self._log)
+            except OSError as error:
+                self._do_without_log(error)
+
+    def _do_without_log(self, error: OSError) -> None:
+        """Say once that the log cannot be written, as when the disk is full, and go on."""
+        log, self._log = self._log, None
+        if log:
+            with contextlib.suppress(OSError):  # it tries again to write what it still holds
+                log.close()
+            self._show("[launch] ", f"{self.log_path} cannot be written: {error.strerror}; going on without it", 31)
 
 
 def log_file(environment: Mapping[str, str]) -> Path:
@@ -111,6 +130,7 @@ def log_file(environment: Mapping[str, str]) -> Path:
     folder = base / f"{time.strftime('%Y-%m-%d-%H-%M-%S')}-{socket.gethostname()}-{os.getpid()}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        (folder / "launch.log").touch()
     except OSError as error:
         raise ConfigError(f"log folder {folder} cannot be made: {error.strerror}; set ROS_LOG_DIR") from error
     return folder / "launch.log"

@@ -16,16 +16,13 @@ from typing import IO
 from llmagent_ros.launching import processes
 from llmagent_ros.launching.output import LineBuffer, Writer
 from llmagent_ros.launching.process import ProcessSpec
+from llmagent_ros.launching.stopping import Stop
 
 STOPPING_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-TURN = 0.4  # s that one process may take to stop before the next in order is told to
-TURNS = 1.6  # s for the turns of all
-TERMINATE_AFTER = 2.6  # s after which those still there get SIGTERM
-KILL_AFTER = 3.8  # s after which they get SIGKILL
-GIVE_UP_AFTER = 4.8  # s after which one that even SIGKILL does not end (it hangs in the kernel) is left behind
 LEFTOVERS = 1.0  # s that what a dead process has left behind gets between SIGTERM and SIGKILL
 WRONG_USE = 2  # exit code of a node whose configuration is wrong: starting it again would not help
 _LONGEST_WAIT = 60.0
+_WIND_DOWN_WAIT = 0.02
 
 
 @dataclass
@@ -56,7 +53,7 @@ class Supervisor:
         self._selector = selectors.DefaultSelector()
         self._signals: list[signal.Signals] = []
         self._leftovers: list[tuple[float, int]] = []  # (when to kill, process group)
-        self._stop = _Stop()
+        self._stop = Stop()
         self._code: int | None = None
 
     def run(self) -> int:
@@ -68,17 +65,24 @@ class Supervisor:
         processes.adopt_orphans()
         with self._receive_signals():
             try:
-                for child in self._children:
-                    if self._stop.began is None:
-                        self._start(child)
-                while self._alive() and not self._stop.expired():
-                    self._step()
+                self._run()
+            except BaseException:
+                self._wind_down()
+                raise
             finally:
                 processes.signal_all(processes.descendants(), signal.SIGKILL)
-                self._read(0.0)
                 self._selector.close()
         failures = [child.ended_with for child in self._children if child.ended_with]
         return self._code if self._code is not None else processes.shell_code(failures[0]) if failures else 0
+
+    def _run(self) -> None:
+        for child in self._children:
+            if self._stop.began is None:
+                self._start(child)
+        while self._alive() and not self._stop.expired():
+            self._step()
+        processes.signal_all(processes.descendants(), signal.SIGKILL)
+        self._read(0.0)
 
     def _alive(self) -> bool:
         return any(child.process is not None or child.restart_at is not None for child in self._children)
@@ -176,6 +180,16 @@ class Supervisor:
             else:
                 os.read(key.fd, 4096)  # the signal's number; its handler has noted it
 
+    def _discard(self, timeout: float) -> None:
+        """Keep the pipes empty, so that no process waits for room in one instead of stopping."""
+        for key, _ in self._selector.select(timeout):
+            try:
+                ended = not os.read(key.fd, 65536)
+            except BlockingIOError:
+                continue
+            if ended:
+                self._selector.unregister(key.fileobj)
+
     def _drain(self, child: _Child, stream: IO[bytes]) -> None:
         """Take what can be read now, in bounded portions so that a talkative process does not hold up the others."""
         for _ in range(16):
@@ -212,16 +226,41 @@ class Supervisor:
         if self._stop.began is not None:
             return
         self._code = code
-        self._writer.say(f"{reason}: stopping everything")
         for child in self._children:
             child.restart_at = None
-        running = [child for child in self._children if child.process is not None]
-        self._stop.begin(len(running))
+        self._stop.begin(len(self._running()))
+        self._writer.say(f"{reason}: stopping everything")
+
+    def _running(self) -> list[_Child]:
+        """In stopping order: the last started first."""
+        return [child for child in reversed(self._children) if child.process is not None]
 
     def _go_on_stopping(self) -> None:
         """Tell the next process in turn, and all that are left when their time is up."""
-        running = [child for child in reversed(self._children) if child.process is not None]
-        stop, now = self._stop, time.monotonic()
+        running = self._running()
+        now = time.monotonic()
+        self._tell_in_turn(running, now)
+        for number in self._stop.escalation(now):
+            self._insist(running, number)
+            for child in running:
+                self._writer.say(f"{child.spec.name} has not stopped: {number.name}", problem=True)
+
+    def _wind_down(self) -> None:
+        """The orderly stop after a defect, which may lie in the output: what is still written is thrown away."""
+        if self._stop.began is None:
+            self._stop.begin(len(self._running()))
+        while (running := self._running()) and not self._stop.expired():
+            now = time.monotonic()
+            self._tell_in_turn(running, now)
+            for number in self._stop.escalation(now):
+                self._insist(running, number)
+            self._discard(_WIND_DOWN_WAIT)
+            for child in running:
+                if child.process is not None and child.process.poll() is not None:
+                    child.process = None
+
+    def _tell_in_turn(self, running: list[_Child], now: float) -> None:
+        stop = self._stop
         while stop.turn_over(now):
             pending = [child for child in running if child.spec.name not in stop.told]
             if not pending:
@@ -231,11 +270,11 @@ class Supervisor:
             stop.next_turn(now)
         if stop.told and all(child.spec.name != stop.told[-1] for child in running):
             stop.end_turn(now)
-        for number in stop.escalation(now):
-            for child in running:
-                self._writer.say(f"{child.spec.name} has not stopped: {number.name}", problem=True)
-                self._signal(child, number)
-            processes.signal_all(processes.descendants(), number)
+
+    def _insist(self, running: list[_Child], number: signal.Signals) -> None:
+        for child in running:
+            self._signal(child, number)
+        processes.signal_all(processes.descendants(), number)
 
     def _signal(self, child: _Child, number: signal.Signals) -> None:
         if child.process is not None:
@@ -263,50 +302,3 @@ class Supervisor:
                 signal.signal(number, handler)
             os.close(reader)
             os.close(writer)
-
-
-class _Stop:
-    """The clock of a shutdown: whose turn it is, and when to become more insistent."""
-
-    def __init__(self) -> None:
-        self.began: float | None = None
-        self.told: list[str] = []
-        self._turn = 0.0
-        self._turn_ends = 0.0
-        self._due: list[tuple[float, signal.Signals]] = []
-
-    def begin(self, count: int) -> None:
-        """Start the clock for `count` running processes."""
-        self.began = self._turn_ends = time.monotonic()
-        self._turn = min(TURN, TURNS / max(count, 1))
-        self._due = [(self.began + TERMINATE_AFTER, signal.SIGTERM), (self.began + KILL_AFTER, signal.SIGKILL)]
-
-    def expired(self) -> bool:
-        return self.began is not None and time.monotonic() > self.began + GIVE_UP_AFTER
-
-    def turn_over(self, now: float) -> bool:
-        return now >= self._turn_ends
-
-    def next_turn(self, now: float) -> None:
-        self._turn_ends = now + self._turn
-
-    def end_turn(self, now: float) -> None:
-        """The one whose turn it is has stopped already."""
-        self._turn_ends = min(self._turn_ends, now)
-
-    def hurry(self) -> None:
-        """Another signal: go one step further at once."""
-        if self._due:
-            self._due[0] = (time.monotonic(), self._due[0][1])
-
-    def escalation(self, now: float) -> list[signal.Signals]:
-        """The signals that are due now, each once."""
-        due = [number for when, number in self._due if when <= now]
-        self._due = [entry for entry in self._due if entry[0] > now]
-        return due
-
-    def deadlines(self) -> list[float]:
-        if self.began is None:
-            return []
-        turn = [self._turn_ends] if self._turn_ends > time.monotonic() - 0.01 else []
-        return [*turn, *(when for when, _ in self._due), self.began + GIVE_UP_AFTER]
