@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-COPIED = ("tools", "requirements", "llmagent_interfaces", "setup.py", "setup.cfg", "package.xml")
+FOLDERS = ("tools", "requirements", "llmagent_interfaces", "launch", "config", "sim")
+COPIED = (*FOLDERS, "setup.py", "setup.cfg", "package.xml")
 DEADLINE = 60.0  # s
 
 
@@ -123,6 +124,35 @@ def test_with_nothing_to_do_it_is_silent_and_quick(checkout: Path) -> None:
     result = set_up(checkout, PATH="/nowhere")
     assert time.monotonic() - began < 1.0
     assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
+
+
+def shared(root: Path) -> dict[str, Path]:
+    """What `ros2 launch` finds in the share folder: it walks through folders, but not through links to folders."""
+    share = root / ".venv" / "share" / "llmagent_ros"
+    found = [Path(folder) / name for folder, _, names in os.walk(share) for name in names]
+    return {str(path.relative_to(share)): path.resolve() for path in found}
+
+
+def expected(root: Path) -> dict[str, Path]:
+    files = [path for name in ("launch", "config", "sim") for path in (root / name).rglob("*") if path.is_file()]
+    return {str(path.relative_to(root)): path for path in (root / "package.xml", *files)}
+
+
+def test_every_data_file_is_found_in_the_share_folder_also_new_ones(checkout: Path) -> None:
+    ready(checkout)
+    share = checkout / ".venv" / "share" / "llmagent_ros"
+    share.mkdir(parents=True)
+    for name in ("launch", "config", "sim", "package.xml"):  # as set-ups made them once
+        (share / name).symlink_to(checkout / name)
+    assert set_up(checkout).returncode == 0
+    assert "launch/include/agent.launch.xml" in shared(checkout)
+    assert shared(checkout) == expected(checkout)
+    (checkout / "launch" / "teleop.launch.xml").unlink()
+    (checkout / "config" / "more").mkdir()
+    (checkout / "config" / "more" / "new.yaml").touch()
+    assert set_up(checkout).returncode == 0
+    assert shared(checkout) == expected(checkout)
+    assert (checkout / "sim" / "worlds" / "clutter.yaml").is_file()
 
 
 @pytest.mark.parametrize(

@@ -33,7 +33,7 @@ REQUIREMENTS = ROOT / "requirements"
 PACKAGE = "llmagent_ros"
 INTERFACES = ROOT / "llmagent_interfaces"
 CAUSES = re.compile(r"name resolution|Failed to establish|timed out|No space left|Permission denied", re.IGNORECASE)
-LINKED = ("launch", "config", "sim", "package.xml")
+DATA = ("launch", "config", "sim")
 
 
 def main() -> int:
@@ -51,6 +51,7 @@ def main() -> int:
 def set_up() -> int:
     stamp = input_hash()
     if up_to_date(stamp):
+        link_data()
         return 0
     started = time.monotonic()
     LOG.parent.mkdir(exist_ok=True)
@@ -217,10 +218,24 @@ def install_package() -> None:
     for folder in (share, executables):
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
-    for name in LINKED:
-        (share / name).symlink_to(ROOT / name)
+    link_data()
     for script in (BIN / "llmagent", *sorted(BIN.glob("*_node"))):
         (executables / script.name).symlink_to(script)
+
+
+def link_data() -> None:
+    """Link every data file, each by itself, into share/: `ros2 launch` does not look into folders that are links."""
+    share = VENV / "share" / PACKAGE
+    files = [ROOT / "package.xml", *(path for folder in DATA for path in (ROOT / folder).rglob("*") if path.is_file())]
+    wanted = {share / path.relative_to(ROOT): path for path in files if "__pycache__" not in path.parts}
+    found = {path: path.readlink() for path in share.rglob("*") if path.is_symlink()}
+    for path, target in found.items():
+        if wanted.get(path) != target:  # the file is gone, or this links a whole folder, as set-ups once did
+            path.unlink()
+    for path, target in wanted.items():
+        if found.get(path) != target:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.symlink_to(target)
 
 
 # --- running things ---------------------------------------------------------------------------------------------
