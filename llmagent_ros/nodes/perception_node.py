@@ -67,7 +67,10 @@ class PerceptionNode(common.Node):
         if self._config.mode == "lockstep":
             self.create_timer(self._config.decision_timeout / 4, self._watch, clock=steady)
         else:
-            self.create_timer(self._contract.control_period, self._say_now)
+            # simulated time may run at any speed; when the system's steps back, its timers wait until it has caught up
+            simulated = bool(self.get_parameter("use_sim_time").value)
+            clock = self.get_clock() if simulated else steady
+            self.create_timer(self._contract.control_period, self._say_now, clock=clock)
 
     def _subscribe(self) -> None:
         topics = self._contract.sensors
