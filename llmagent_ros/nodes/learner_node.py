@@ -272,6 +272,7 @@ class LearnerNode(common.ManagedNode):
         skill.path = str((self._out / "bundles" / self._version).resolve())
         skill.attempts, skill.successes = attempts, successes
         skill.lessons = distil_lessons(self._learner.replay.recent(2000))
+        self._learner.lessons = tuple(skill.lessons)  # the policy will read them
         future = self._store.call_async(StoreSkill.Request(skill=skill))
         future.add_done_callback(lambda done: self._on_skill_stored(asked, done.result()))
 

@@ -59,7 +59,7 @@ class PolicyNodeConfig:
         greedy: always the most probable phrase.
         lessons: how many retrieved lessons go into the prompt. skills: how many skills are asked for.
         retrieve_timeout: s of wall time to wait for the knowledge node at the start of a task.
-        stepwise: whether an outcome comes for every control period (simulation).
+        stepwise: whether every scene bears the stamp of an outcome (simulation in lockstep).
         threads: of torch on the CPU. autostart: configure and activate at once.
     """
 
