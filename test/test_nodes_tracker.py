@@ -35,6 +35,42 @@ def test_it_ends_with_the_run() -> None:
     assert tracker.settle() is None and tracker.is_ended("r", 0)
 
 
+def test_it_counts_however_late_it_is_said() -> None:
+    tracker = half(0, 10)
+    tracker.on_decision(40, "r", 1)
+    ended = tracker.on_truncated("r", 0, 2)  # in the midst of the next one
+    assert ended is not None and (ended.episode, ended.total_reward, ended.steps) == (0, 1.0, 2)
+    tracker.on_outcome(50, Outcome(0.25))
+    tracker.on_decision(50, "r", 1)
+    end = Outcome(1.0, terminated=True, success=True, reason="reached")
+    following = tracker.on_outcome(60, end)
+    assert following is not None and (following.episode, following.total_reward, following.steps) == (1, 1.25, 2)
+
+    tracker = half(0, 10)
+    tracker.on_decision(40, "r", 1)
+    assert tracker.on_outcome(50, end) is not None
+    ended = tracker.on_truncated("r", 0, 2)  # after the end of the next one
+    assert ended is not None and (ended.episode, ended.total_reward, ended.steps) == (0, 1.0, 2)
+    assert tracker.on_truncated("r", 0, 2) is None
+
+
+def test_it_counts_however_early_it_is_said() -> None:
+    tracker = EpisodeTracker()
+    assert tracker.on_truncated("r", 0, 1) is None and tracker.on_truncated("r", 1, 2) is None
+    assert tracker.settle() is None, "nothing of them was seen"
+    ends = [
+        tracker.on_decision(10, "r", 0),
+        tracker.on_outcome(20, Outcome(0.5)),
+        tracker.on_decision(30, "r", 1),
+        tracker.on_decision(40, "r", 1),
+        tracker.on_outcome(40, Outcome(0.25)),
+        tracker.settle(),
+    ]
+    found = [(end.episode, end.steps, end.total_reward) for end in ends if end is not None]
+    assert found == [(0, 1, 0.5), (1, 2, 0.25)]
+    assert tracker.settle() is None
+
+
 def test_an_outcome_that_ends_it_counts_whichever_comes_first() -> None:
     end = Outcome(1.0, truncated=True, reason="timeout")
     for transition_first in (True, False):

@@ -113,7 +113,7 @@ class RecorderNode(common.Node):
 
     def _on_transition(self, message: Transition) -> None:
         if message.truncated:  # perhaps by the action's time limit, of which no outcome tells
-            self._tracker.on_truncated(message.run, message.episode, message.step + 1)
+            self._take_episode(self._tracker.on_truncated(message.run, message.episode, message.step + 1))
 
     def _on_adapter(self, message: Adapter) -> None:
         if self._recorder is not None:
@@ -174,7 +174,8 @@ class RecorderNode(common.Node):
         self.finished = 0
 
     def _write(self, *, complete: bool) -> None:
-        self._take_episode(self._tracker.settle())
+        while (ended := self._tracker.settle()) is not None:
+            self._take_episode(ended)
         recorder, self._recorder = self._recorder, None
         if recorder is not None:
             summary = recorder.finish(complete=complete)
