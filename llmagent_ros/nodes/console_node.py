@@ -11,8 +11,7 @@ from typing import Annotated, Literal, TextIO
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
-from rclpy.clock import Clock
-from rclpy.clock_type import ClockType
+from rclpy.clock import Clock, ClockType
 
 from llmagent_interfaces.msg import Adapter, Decision, Outcome, Scene, Task
 from llmagent_ros.console.live import ConsoleConfig, LiveConsole, save_picture

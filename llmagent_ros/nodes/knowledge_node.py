@@ -15,8 +15,7 @@ from diagnostic_msgs.msg import DiagnosticStatus
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 from rclpy.callback_groups import ReentrantCallbackGroup
-from rclpy.clock import Clock
-from rclpy.clock_type import ClockType
+from rclpy.clock import Clock, ClockType
 from rclpy.task import Future
 from std_srvs.srv import Trigger
 

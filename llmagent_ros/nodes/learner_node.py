@@ -13,8 +13,7 @@ import torch
 from diagnostic_msgs.msg import DiagnosticStatus
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
-from rclpy.clock import Clock
-from rclpy.clock_type import ClockType
+from rclpy.clock import Clock, ClockType
 
 from llmagent_interfaces.msg import Adapter, Transition
 from llmagent_interfaces.msg import Skill as SkillMessage

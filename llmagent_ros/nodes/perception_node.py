@@ -9,8 +9,7 @@ from typing import Annotated, Literal
 from nav_msgs.msg import Odometry
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
-from rclpy.clock import Clock
-from rclpy.clock_type import ClockType
+from rclpy.clock import Clock, ClockType
 from sensor_msgs.msg import CameraInfo, Image, LaserScan
 
 from llmagent_interfaces.msg import Decision, Scene, Task

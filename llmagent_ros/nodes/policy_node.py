@@ -14,8 +14,7 @@ import numpy as np
 import torch
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
-from rclpy.clock import Clock
-from rclpy.clock_type import ClockType
+from rclpy.clock import Clock, ClockType
 from std_msgs.msg import String
 
 from llmagent_interfaces.msg import Adapter, Outcome, Scene
@@ -214,6 +213,8 @@ class PolicyNode(common.ManagedNode):
             self._work = self._scene = None
             self._outputs.transitions(work.trace.flush())
             self._outputs.task("", "", work.episode)
+            if not self._config.stepwise:  # in lockstep the world stands still by itself
+                self._outputs.stop()
         if work.goal is not None:
             reward, steps = work.trace.total_reward, work.trace.steps
             work.goal.finish(success=success, reason=reason, total_reward=reward, steps=steps)

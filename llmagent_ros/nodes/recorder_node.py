@@ -11,8 +11,7 @@ from diagnostic_msgs.msg import DiagnosticArray
 from geometry_msgs.msg import TwistStamped
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
-from rclpy.clock import Clock
-from rclpy.clock_type import ClockType
+from rclpy.clock import Clock, ClockType
 from std_msgs.msg import Bool
 
 from llmagent_interfaces.msg import Adapter, Decision, Outcome, Scene, Transition

@@ -14,8 +14,7 @@ from diagnostic_msgs.msg import DiagnosticArray
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 from rclpy.action import ActionClient
-from rclpy.clock import Clock
-from rclpy.clock_type import ClockType
+from rclpy.clock import Clock, ClockType
 from std_msgs.msg import Bool
 
 from llmagent_interfaces.action import ExecuteTask

@@ -10,8 +10,7 @@ from geometry_msgs.msg import TwistStamped
 from nav_msgs.msg import Odometry
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
-from rclpy.clock import Clock
-from rclpy.clock_type import ClockType
+from rclpy.clock import Clock, ClockType
 from rosgraph_msgs.msg import Clock as ClockMessage
 from sensor_msgs.msg import CameraInfo, Image, LaserScan
 
