@@ -174,6 +174,14 @@ class RobotContract:
         nearest = min(self.actions, key=lambda phrase: distance(self.actions[phrase]))
         return nearest if distance(self.actions[nearest]) <= distance(ActionCommand()) else None
 
+    def refusal(self, instruction: str) -> str:
+        """Why the robot cannot carry out an instruction; empty when it can. A robot without objects takes any."""
+        if not instruction:
+            return "it is empty"
+        if self.objects and not any(name.lower() in instruction.lower() for name in self.objects):
+            return f"it names nothing that {self.robot} knows; valid: {', '.join(self.objects)}"
+        return ""
+
     @property
     def phrases(self) -> tuple[str, ...]:
         """The closed vocabulary, in file order."""

@@ -46,7 +46,7 @@ def ending(goal: Goal) -> tuple[bool, str, int, float]:
 
 
 def test_the_worlds_word_on_the_moment_of_the_time_limit_counts(world: World) -> None:
-    goal, task = begin(world, "go to ball 1", PERIOD), world.task("go to ball 1")
+    goal, task = begin(world, "go to the red ball 1", PERIOD), world.task("go to the red ball 1")
     world.pass_time()
     world.say(task)
     world.graph.until(lambda: world.scene.wait_for_all_acked(), "not heard")
@@ -56,18 +56,19 @@ def test_the_worlds_word_on_the_moment_of_the_time_limit_counts(world: World) ->
 
 
 def test_a_world_that_goes_on_is_cut_off_at_the_time_limit(world: World) -> None:
-    goal, task = begin(world, "go to ball 2", PERIOD), world.task("go to ball 2")
+    goal, task = begin(world, "go to the red ball 2", PERIOD), world.task("go to the red ball 2")
     world.pass_time()
     world.say(task)
     world.report(reward=0.25)
     assert ending(goal) == (False, "timeout", 1, 0.25)
-    last = world.graph.until(lambda: [m for m in world.transitions if m.task == "go to ball 2"], "no transition")[0]
+    own = world.graph.until(lambda: [m for m in world.transitions if m.task == task.instruction], "no transition")
+    last = own[0]
     assert (last.truncated, last.terminated, last.reward) == (True, False, 0.25)
 
 
 def test_without_scenes_the_time_limit_ends_it_all_the_same(world: World) -> None:
-    goal = Goal(world, "go to ball 3", 0.5)
-    world.task("go to ball 3")
+    goal = Goal(world, "go to the red ball 3", 0.5)
+    world.task("go to the red ball 3")
     world.pass_time(0.5 + 3 * PERIOD)
     assert ending(goal) == (False, "timeout", 0, 0.0)
     world.graph.until(lambda: world.wanted and is_zero(world.wanted[-1]), "the last word is no zero")
@@ -75,7 +76,7 @@ def test_without_scenes_the_time_limit_ends_it_all_the_same(world: World) -> Non
 
 def test_an_outcome_without_a_stamp_is_of_now(world: World) -> None:
     """`ros2 topic pub` sends one by hand."""
-    goal, task = begin(world, "go to ball 4", 0.0), world.task("go to ball 4")
+    goal, task = begin(world, "go to the red ball 4", 0.0), world.task("go to the red ball 4")
     world.outcome.publish(Outcome(reward=1.0, terminated=True, success=True, reason="reached"))
     world.pass_time()
     world.say(task)
@@ -84,17 +85,17 @@ def test_an_outcome_without_a_stamp_is_of_now(world: World) -> None:
 
 def test_a_clock_that_jumps_back_ends_it_and_stops_the_robot(world: World) -> None:
     world.pass_time(100.0)
-    goal, task = begin(world, "go to ball 5", 0.0), world.task("go to ball 5")
+    goal, task = begin(world, "go to the red ball 5", 0.0), world.task("go to the red ball 5")
     world.pass_time(-100.0)
     world.say(task)
     assert ending(goal)[:2] == (False, "aborted")
     world.graph.until(lambda: is_zero(world.wanted[-1]), "the last word is no zero")
-    begin(world, "go to ball 6", 0.0)  # and it can work on
+    begin(world, "go to the red ball 6", 0.0)  # and it can work on
 
 
 @pytest.mark.parametrize("limit", [-1.0, math.nan, math.inf])
 def test_a_time_limit_that_is_none_is_refused(world: World, limit: float) -> None:
-    assert not Goal(world, "go to ball 7", limit).accepted
+    assert not Goal(world, "go to the red ball 7", limit).accepted
 
 
 def test_a_goal_taken_back_before_it_was_taken_up_is_cancelled(tmp_path: Path) -> None:

@@ -139,7 +139,19 @@ def test_another_task_pre_empts(agent: Agent, how: Callable[[Agent, str], str]) 
 def test_a_goal_without_an_instruction_is_refused(agent: Agent, instruction: str) -> None:
     assert not agent.send(instruction).accepted
     answer = agent.graph.call(SetTask, "set_task", SetTask.Request(instruction=instruction))
-    assert (answer.ok, answer.message) == (False, "the instruction is empty")
+    assert (answer.ok, answer.message) == (False, "it is empty")
+
+
+def test_a_goal_that_names_nothing_known_is_refused_with_what_is_known(agent: Agent) -> None:
+    assert not agent.send("go to the purple elephant").accepted
+    answer = agent.graph.call(SetTask, "set_task", SetTask.Request(instruction="go to the purple elephant"))
+    valid = ", ".join(load_contract("sim_diffdrive").objects)
+    assert (answer.ok, answer.message) == (False, f"it names nothing that sim_diffdrive knows; valid: {valid}")
+    words = ("-m", "llmagent_ros.cli.main", "task", "go to the purple elephant")
+    process = agent.graph.run("task", *words)
+    assert agent.graph.exit_code(process) == 2
+    (line,) = process.said.strip().splitlines()
+    assert line.startswith("llmagent: instruction 'go to the purple elephant' not taken: ") and line.endswith(valid)
 
 
 def test_deactivation_stops_the_robot_and_activation_lets_it_go_on(agent: Agent) -> None:

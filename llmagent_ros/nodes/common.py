@@ -10,17 +10,16 @@ import sys
 import tempfile
 import threading
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NoReturn, TextIO, TypeVar
 
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, TransitionCallbackReturn
-from rclpy.node import Node
+from rclpy.node import Node as RosNode
 from rclpy.signals import SignalHandlerOptions
 
 from llmagent_ros import config
@@ -32,12 +31,12 @@ _SPIN_WAIT = 0.1  # s; a signal is noticed at the latest after it
 _BUILT_IN = ("use_sim_time", "start_type_description_service", "qos_overrides")
 
 
-def main(factory: Callable[[], Node], argv: list[str] | None = None) -> None:
+def main(factory: Callable[[], RosNode], argv: list[str] | None = None) -> None:
     """Runs one node as a process; see `run`."""
     run([factory], argv)
 
 
-def run(factories: Sequence[Callable[[], Node]], argv: list[str] | None = None) -> NoReturn:
+def run(factories: Sequence[Callable[[], RosNode]], argv: list[str] | None = None) -> NoReturn:
     """Runs nodes in this process until SIGINT, SIGTERM, or the `finished` attribute of one holds an exit code.
 
     Each has a thread and an executor of its own, so that the callbacks of one node stay serial and no node waits for
@@ -71,49 +70,52 @@ class _OnSignal:
             raise _Interrupted(number)
 
 
-def _run(factories: Sequence[Callable[[], Node]], argv: list[str] | None) -> int:
+def _run(factories: Sequence[Callable[[], RosNode]], argv: list[str] | None) -> int:
     on_signal = _OnSignal()
-    rclpy.init(args=argv, signal_handler_options=SignalHandlerOptions.NO)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, on_signal)
-    nodes: list[Node] = []
+    nodes: list[RosNode] = []
     code = 0
-    with ExitStack() as locks:
-        try:
-            on_signal.starting = True
-            for factory in factories:
-                node = factory()
-                locks.enter_context(instance_lock(node))
-                nodes.append(node)
-                if isinstance(node, ManagedNode) and node.starts_itself:
-                    node.autostart()
-            on_signal.starting = False
-            code = _spin_all(nodes, on_signal.stop)
-        except _Interrupted as interrupted:
-            code = 128 + int(interrupted.args[0])
-        except LlmAgentError as error:
-            print(f"error: {error}", file=sys.stderr, flush=True)
-            code = 2
-        except ExternalShutdownException:
-            pass
-        except Exception:
-            traceback.print_exc()
-            code = 1
+    try:
+        on_signal.starting = True
+        _init(argv)
+        for factory in factories:
+            node = factory()
+            nodes.append(node)
+            if isinstance(node, ManagedNode) and node.starts_itself:
+                node.autostart()
         on_signal.starting = False
-        try:
-            # A node that has not got its name is not closed: it has no business with the robot of the one that has it.
-            for node in reversed(nodes):
-                code = max(code, _close(node))
-            rclpy.try_shutdown()
-        except Exception:
-            traceback.print_exc()
-            code = max(code, 1)
+        code = _spin_all(nodes, on_signal.stop)
+    except _Interrupted as interrupted:
+        code = 128 + int(interrupted.args[0])
+    except LlmAgentError as error:
+        print(f"error: {error}", file=sys.stderr, flush=True)
+        code = 2
+    except ExternalShutdownException:
+        pass
+    except Exception:
+        traceback.print_exc()
+        code = 1
+    on_signal.starting = False
+    try:
+        for node in reversed(nodes):
+            code = max(code, _close(node))
+        rclpy.try_shutdown()
+    except Exception:
+        traceback.print_exc()
+        code = max(code, 1)
     return code
 
 
-@contextmanager
-def instance_lock(node: Node) -> Iterator[None]:
-    """Holds a node's name in its ROS domain on this machine; the kernel lets go of it when the process dies.
+def _init(argv: list[str] | None) -> None:
+    try:
+        rclpy.init(args=argv, signal_handler_options=SignalHandlerOptions.NO)
+    except RuntimeError as error:  # arguments after --ros-args
+        raise ConfigError(str(error).splitlines()[0]) from error
+
+
+def hold_name(node: RosNode) -> TextIO:
+    """Holds a node's name in its ROS domain on this machine while the file is open; with the process it is free again.
 
     Raises:
         ConfigError: another process has it; two nodes of one name would both command the robot.
@@ -122,28 +124,29 @@ def instance_lock(node: Node) -> Iterator[None]:
     name = node.get_fully_qualified_name()
     folder = Path(tempfile.gettempdir()) / f"llmagent_ros-{os.getuid()}"
     folder.mkdir(mode=0o700, exist_ok=True)
-    with (folder / f"domain-{domain}{name.replace('/', '_')}.lock").open("a+", encoding="ascii") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            file.seek(0)
-            holder = file.read().strip() or "?"
-            raise ConfigError(
-                f"node {name} runs already on this machine (process {holder}, ROS domain {domain}); "
-                "stop it, or take another ROS_DOMAIN_ID or namespace"
-            ) from error
-        file.truncate(0)
-        file.write(str(os.getpid()))
-        file.flush()
-        yield
+    file = (folder / f"domain-{domain}{name.replace('/', '_')}.lock").open("a+", encoding="ascii")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        file.seek(0)
+        holder = file.read().strip() or "?"
+        file.close()
+        raise ConfigError(
+            f"node {name} runs already on this machine (process {holder}, ROS domain {domain}); "
+            "stop it, or take another ROS_DOMAIN_ID or namespace"
+        ) from error
+    file.truncate(0)
+    file.write(str(os.getpid()))
+    file.flush()
+    return file
 
 
-def _spin_all(nodes: Sequence[Node], stop: threading.Event) -> int:
+def _spin_all(nodes: Sequence[RosNode], stop: threading.Event) -> int:
     """Spins until `stop` is set or one of the nodes has finished; the highest exit code."""
     if len(nodes) == 1:
         return _spin(nodes[0], stop)
 
-    def spin(node: Node) -> int:
+    def spin(node: RosNode) -> int:
         try:
             return _spin(node, stop)
         finally:
@@ -155,7 +158,7 @@ def _spin_all(nodes: Sequence[Node], stop: threading.Event) -> int:
     return max(done.result() for done in running)
 
 
-def _spin(node: Node, stop: threading.Event) -> int:
+def _spin(node: RosNode, stop: threading.Event) -> int:
     executor = SingleThreadedExecutor()
     executor.add_node(node)
     try:
@@ -170,7 +173,7 @@ def _spin(node: Node, stop: threading.Event) -> int:
     return 0
 
 
-def _close(node: Node) -> int:
+def _close(node: RosNode) -> int:
     """Lets the node end what it does (a last zero command, an open file), then destroys it; the exit code of that."""
     try:
         close = getattr(node, "close", None)
@@ -184,7 +187,7 @@ def _close(node: Node) -> int:
     return 0
 
 
-def parameters(node: Node, kind: type[T], fixed: Mapping[str, Any] | None = None) -> T:
+def parameters(node: RosNode, kind: type[T], fixed: Mapping[str, Any] | None = None) -> T:
     """Declares a config dataclass as ROS parameters and returns it with the values that were set.
 
     A nested dataclass becomes a prefix ("critic.heads"). The node must have been made with
@@ -248,15 +251,18 @@ def _get(built: Any, path: list[str]) -> Any:
     return built
 
 
-def new_node(name: str) -> Node:
-    """A node as `parameters` needs it."""
-    return Node(name, automatically_declare_parameters_from_overrides=True)
+class Node(RosNode):
+    """A node that holds its name from before it has topics until the process ends (see `hold_name`)."""
+
+    def __init__(self, name: str, **options: Any) -> None:
+        super().__init__(name, **options)
+        self._name_lock = hold_name(self)
 
 
 class Diagnostics:
     """Publishes the state of one component on /diagnostics as text key-values."""
 
-    def __init__(self, node: Node, hardware: str = "") -> None:
+    def __init__(self, node: RosNode, hardware: str = "") -> None:
         self._node = node
         self._hardware = hardware
         self._publisher = node.create_publisher(DiagnosticArray, "/diagnostics", qos.COMMAND)
@@ -278,6 +284,7 @@ class ManagedNode(LifecycleNode):
 
     def __init__(self, name: str) -> None:
         super().__init__(name, automatically_declare_parameters_from_overrides=True)
+        self._name_lock = hold_name(self)
         self.finished: int | None = None
         self.starts_itself = False  # whether `run` configures and activates it, once it has its name
         self._error: Exception | None = None

@@ -12,7 +12,6 @@ from rclpy.node import Node
 from rclpy.task import Future
 
 from llmagent_interfaces.action import ExecuteTask
-from llmagent_ros.perception.text import clean_instruction
 
 
 class Goal:
@@ -46,19 +45,20 @@ class GoalServer:
     """Connects goals to a policy's tasks.
 
     Args:
-        accept: whether goals are taken now. start: takes up (instruction, time_limit) for a goal, and finishes the goal
-            before. cancel: ends the task of a goal, if that is the present one, and finishes the goal.
+        refusal: why an instruction is not taken now; empty when it is. start: takes up (instruction, time_limit) for a
+            goal, and finishes the goal before. cancel: ends the task of a goal, if that is the present one, and
+            finishes the goal.
     """
 
     def __init__(
         self,
         node: Node,
         *,
-        accept: Callable[[], bool],
+        refusal: Callable[[str], str],
         start: Callable[[str, float, Goal], object],
         cancel: Callable[[Goal], None],
     ) -> None:
-        self._accept, self._start, self._cancel = accept, start, cancel
+        self._refusal, self._start, self._cancel = refusal, start, cancel
         self._node = node
         self._goal: Goal | None = None  # the newest
         self._server = ActionServer(
@@ -71,8 +71,12 @@ class GoalServer:
         )
 
     def _on_goal(self, request: ExecuteTask.Goal) -> GoalResponse:
-        sound = bool(clean_instruction(request.instruction)) and 0.0 <= request.time_limit < math.inf
-        return GoalResponse.ACCEPT if self._accept() and sound else GoalResponse.REJECT
+        refusal = self._refusal(request.instruction)
+        if not 0.0 <= request.time_limit < math.inf:
+            refusal = f"time limit {request.time_limit}; valid: a number of s from 0, which is none"
+        if refusal:
+            self._node.get_logger().warning(f"goal {request.instruction[:80]!r} not taken: {refusal}")
+        return GoalResponse.REJECT if refusal else GoalResponse.ACCEPT
 
     def _on_cancel(self, handle: Any) -> CancelResponse:
         if self._goal is not None and self._goal.handle.goal_id == handle.goal_id:

@@ -31,7 +31,7 @@ from llmagent_ros.nodes.policy_outputs import PolicyOutputs
 from llmagent_ros.nodes.retrieval import Retrieval
 from llmagent_ros.nodes.wire import decisions
 from llmagent_ros.nodes.wire.stamps import to_seconds
-from llmagent_ros.nodes.work import Work
+from llmagent_ros.nodes.work import ROUNDING, Work
 from llmagent_ros.perception.text import clean_instruction
 from llmagent_ros.policy.deployment import Deployment, read_deployment
 from llmagent_ros.policy.language_model import LanguageModel, LanguageModelConfig
@@ -112,7 +112,7 @@ class PolicyNode(common.ManagedNode):
         self.create_subscription(String, "set_task", self._on_set_task_topic, qos.COMMAND)
         self.create_service(SetTask, "set_task", self._on_set_task)
         self._driver = Driver(self, self._contract, self._on_driver)
-        self._goals = GoalServer(self, accept=lambda: self._active, start=self._begin, cancel=self._cancel)
+        self._goals = GoalServer(self, refusal=self._refusal, start=self._begin, cancel=self._cancel)
         self._retrieval = Retrieval(self, self._config.skills, self._contract.robot, self._config.retrieve_timeout)
         steady = Clock(clock_type=ClockType.STEADY_TIME)
         self.create_timer(WATCH_PERIOD, self._watch, clock=steady)
@@ -165,15 +165,23 @@ class PolicyNode(common.ManagedNode):
     # --- tasks -----------------------------------------------------------------------------------------
 
     def _on_set_task_topic(self, message: String) -> None:
-        if self._active and clean_instruction(message.data):
+        refusal = self._refusal(message.data)
+        if refusal:
+            self.get_logger().warning(f"instruction {message.data[:80]!r} not taken: {refusal}")
+        else:
             self._begin(message.data)
 
     def _on_set_task(self, request: SetTask.Request, response: SetTask.Response) -> SetTask.Response:
-        if not self._active or not clean_instruction(request.instruction):
-            response.message = "the policy is not active" if not self._active else "the instruction is empty"
-            return response
-        response.ok, response.task_id = True, self._begin(request.instruction)
+        response.message = self._refusal(request.instruction)
+        if not response.message:
+            response.ok, response.task_id = True, self._begin(request.instruction)
         return response
+
+    def _refusal(self, instruction: str) -> str:
+        """Why an instruction is not taken; empty when it is."""
+        if not self._active:
+            return "the policy is not active"
+        return self._contract.refusal(clean_instruction(instruction))
 
     def _begin(self, instruction: str, time_limit: float = 0.0, goal: Goal | None = None) -> str:
         """Takes up an instruction, which pre-empts the one before; returns its id."""
@@ -243,7 +251,7 @@ class PolicyNode(common.ManagedNode):
             work = self._work
             if work is None:
                 return
-            stamp = to_seconds(message.header.stamp) or self._now()  # without one: by hand
+            stamp = to_seconds(message.header.stamp) or self._now() + ROUNDING  # without one: by hand, just now
             self._outputs.transitions(work.take_outcome(message, stamp, self._scene))
             if work.trace.ended is not None:
                 self._scene = None

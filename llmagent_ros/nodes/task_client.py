@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import signal
 import time
 from collections.abc import Callable
@@ -9,11 +10,14 @@ from typing import Any
 
 import rclpy
 from action_msgs.msg import GoalStatus
+from rcl_interfaces.srv import GetParameters
 from rclpy.action import ActionClient
 from rclpy.signals import SignalHandlerOptions
 
 from llmagent_interfaces.action import ExecuteTask
+from llmagent_ros.contract import load_contract
 from llmagent_ros.errors import ConfigError, LlmAgentError
+from llmagent_ros.perception.text import clean_instruction
 
 SERVER_TIMEOUT = 10.0  # s of wall time to find the policy node
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -40,12 +44,16 @@ def execute(
     before = {number: signal.signal(number, lambda number, _: interrupted.append(number)) for number in _SIGNALS}
     try:
         client = ActionClient(node, ExecuteTask, "execute_task")
-        if not client.wait_for_server(timeout_sec=SERVER_TIMEOUT):
-            raise ConfigError("no policy node found: start `make sim` or the robot launch, in the same ROS_DOMAIN_ID")
+        limit = time.monotonic() + SERVER_TIMEOUT
+        while not client.wait_for_server(timeout_sec=0.1):
+            if interrupted:
+                raise KeyboardInterrupt
+            if time.monotonic() > limit:
+                raise ConfigError("no policy node found: start `make sim` or the robot launch in this ROS_DOMAIN_ID")
         goal = ExecuteTask.Goal(instruction=instruction, time_limit=float(time_limit))
         handle = _await(node, client.send_goal_async(goal, feedback_callback=lambda m: _tell(m.feedback, on_feedback)))
         if not handle.accepted:
-            raise ConfigError("the policy did not take the instruction: it is empty, or the policy is not active")
+            raise ConfigError(f"instruction {instruction!r} not taken: {_why(node, instruction, time_limit)}")
         done = handle.get_result_async()
         while not done.done():
             rclpy.spin_once(node, timeout_sec=0.1)
@@ -62,6 +70,18 @@ def execute(
             signal.signal(number, handler)
         node.destroy_node()
         rclpy.try_shutdown()
+
+
+def _why(node: Any, instruction: str, time_limit: float) -> str:
+    """What the policy has against a goal; an action server gives no reasons."""
+    if not 0.0 <= time_limit < math.inf:
+        return f"time limit {time_limit}; valid: a number of s from 0, which is none"
+    client = node.create_client(GetParameters, "policy/get_parameters")
+    if not client.wait_for_service(timeout_sec=ANSWER_TIMEOUT):
+        return "the policy node has gone"
+    answer = _await(node, client.call_async(GetParameters.Request(names=["robot"])))
+    contract = load_contract(answer.values[0].string_value)
+    return contract.refusal(clean_instruction(instruction)) or "the policy is not active"
 
 
 def _tell(feedback: Any, on_feedback: Callable[[int, str, str, float], None]) -> None:
