@@ -107,6 +107,7 @@ def test_a_file_that_is_no_list_of_episodes_is_refused_and_left_alone(tmp_path, 
 def test_a_second_recorder_and_an_unwanted_resume_are_refused(tmp_path):
     path = tmp_path / "episodes.csv"
     log = EpisodeLog(path)
+    log.begin()
     with pytest.raises(StoreError, match=r"episodes\.csv: in use by another recorder"):
         EpisodeLog(path)
     log.append(episode(0))
@@ -225,6 +226,23 @@ def test_pictures_are_drawn_for_any_number_of_episodes(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["curve.png", "runs.png"]
 
 
+@pytest.mark.parametrize("episodes", [0, 2])
+def test_a_run_that_never_began_leaves_its_folder_as_it_was(tmp_path, episodes):
+    out = tmp_path / "runs" / "out"
+    if episodes:
+        filled(out / "episodes.csv", episodes)
+        with (out / "episodes.csv").open("ab") as file:
+            file.write(b"cut o")
+        (out / "summary.json").write_text("{}")
+    before = {path: path.is_file() and path.read_bytes() for path in tmp_path.rglob("*")}
+    recorder = RunRecorder(RecorderConfig(out, 0, "/no/such/model", report_period=1e-6))
+    recorder.on_learner(3, {"critic_loss": 1.0})
+    recorder.on_guard({})
+    recorder.on_tick(fresh=False)
+    assert recorder.finish(complete=False) is None
+    assert {path: path.is_file() and path.read_bytes() for path in tmp_path.rglob("*")} == before
+
+
 def test_a_recorder_writes_the_whole_folder_and_resumes(tmp_path):
     config = RecorderConfig(out=tmp_path, seed=3, model="/models/base", report_period=1e-6, summary_period=1e-6)
     decision = Decision("a", 0.0, ("a", "b"), np.array([0.5, 0.5]), np.array([0.25, 0.0]), "v1")
@@ -233,7 +251,10 @@ def test_a_recorder_writes_the_whole_folder_and_resumes(tmp_path):
     first.on_episode_end(0, True, 1.0, 1, "reached", 0.1, run="r")
     assert read_summary(tmp_path / "summary.json")["finished"] is False
     first.close()  # as a kill would leave it
-    assert RunRecorder(config).finish(complete=False)["finished"] is False, "interrupted"
+    interrupted = RunRecorder(config)
+    interrupted.on_decision(decision, 3.0, 1, "r")
+    assert interrupted.finish(complete=False)["finished"] is False
+    assert not (tmp_path / "learning_curve.png").exists(), "no new episode: nothing to import Matplotlib for"
     assert read_summary(tmp_path / "summary.json")["finished"] is False
 
     second = RunRecorder(config)

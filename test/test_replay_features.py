@@ -84,7 +84,19 @@ def test_another_base_or_width_drops_them(replay: Replay, tmp_path: Path, base: 
     assert len(replay.missing_features(100)) == 21
     with pytest.raises(StoreError, match="no features yet"):
         replay.features(np.array([0]))
+    replay.put_features([0], np.ones((1, width)))
     assert len(list(tmp_path.glob("*.features"))) == len(list(tmp_path.glob("*.present"))) == 1
+
+
+def test_a_base_that_never_had_features_costs_no_other_its_own(replay: Replay, tmp_path: Path) -> None:
+    fill(replay)
+    replay.close()
+    before = {path.name: path.read_bytes() for path in tmp_path.glob("replay.sqlite.*.*")}
+    assert len(before) == 2
+    with Replay(tmp_path / "replay.sqlite") as refused:
+        refused.use_base("base 2", WIDTH)
+        assert len(refused.missing_features(100)) == 21
+    assert {path.name: path.read_bytes() for path in tmp_path.glob("replay.sqlite.*.*")} == before
 
 
 def test_features_of_another_store_are_not_taken(replay: Replay, tmp_path: Path) -> None:

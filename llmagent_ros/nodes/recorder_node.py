@@ -178,10 +178,11 @@ class RecorderNode(common.Node):
         recorder, self._recorder = self._recorder, None
         if recorder is not None:
             summary = recorder.finish(complete=complete)
-            print(_table(summary, self._out), flush=True)
+            if summary is not None:
+                print(_table(summary, self._out), flush=True)
 
     def close(self) -> None:
-        """Writes the summary of a run that was interrupted."""
+        """Writes the summary of a run that was interrupted, if it had begun."""
         self._write(complete=False)
 
 

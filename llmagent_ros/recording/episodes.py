@@ -13,7 +13,7 @@ from pathlib import Path
 
 from llmagent_ros.durable import sync
 from llmagent_ros.errors import StoreError
-from llmagent_ros.recording.files import make_folder, write_fully
+from llmagent_ros.recording.files import check_room, make_folder, write_fully
 
 EPISODES = "episodes.csv"  # in a run's folder
 
@@ -55,7 +55,8 @@ _PARSERS: dict[str, Callable[[str], object]] = {"str": str, "int": int, "float":
 class EpisodeLog:
     """Appends episodes to a CSV file; each is on disk (fsync) when `append` returns.
 
-    A last line cut off by a kill is dropped when the file is opened again; the lines before it stay.
+    Opening leaves the disk as it is; `begin`, or the first episode, makes the file. A last line that a kill cut off is
+    dropped then; the lines before it stay.
 
     Args:
         path: the file; made with its folders if missing.
@@ -67,21 +68,34 @@ class EpisodeLog:
     """
 
     def __init__(self, path: Path, resume: bool = True) -> None:
-        make_folder(path.parent)
         self.path = path
         self.episodes: list[Episode] = []
+        self._descriptor = -1
+        self._begun = False
+        if path.exists():
+            self._open(resume)
         try:
-            self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
-        except OSError as error:
-            raise StoreError(f"{path}: cannot be opened: {error.strerror}") from error
-        try:
-            self._take(resume)
-        except OSError as error:
-            self.close()
-            raise StoreError(f"{path}: cannot be written: {error.strerror}") from error
+            check_room(path)
         except StoreError:
             self.close()
             raise
+
+    def begin(self) -> None:
+        """Make the file ready for episodes; may be called again.
+
+        Raises:
+            StoreError: it cannot be written, or another process has taken it meanwhile.
+        """
+        if self._begun:
+            return
+        if self._descriptor < 0:
+            make_folder(self.path.parent)
+            self._open(resume=False)
+        try:
+            self._mend()
+        except OSError as error:
+            raise StoreError(f"{self.path}: cannot be written: {error.strerror}") from error
+        self._begun = True
 
     def append(self, episode: Episode) -> None:
         """Add one episode.
@@ -89,6 +103,7 @@ class EpisodeLog:
         Raises:
             StoreError: the disk is full; what was in the file before is kept and the episode is not.
         """
+        self.begin()
         self._append_line(_to_line(episode))
         self.episodes.append(episode)
 
@@ -98,20 +113,34 @@ class EpisodeLog:
             os.close(self._descriptor)
             self._descriptor = -1
 
+    def _open(self, resume: bool) -> None:
+        try:
+            self._descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+        except OSError as error:
+            raise StoreError(f"{self.path}: cannot be opened: {error.strerror}") from error
+        try:
+            self._take(resume)
+        except StoreError:
+            self.close()
+            raise
+
     def _take(self, resume: bool) -> None:
         try:
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise StoreError(f"{self.path}: in use by another recorder; give this one another out folder") from error
-        content = self.path.read_bytes()
-        whole = content[: content.rfind(b"\n") + 1]
-        self.episodes = _parse(self.path, whole)
+        self.episodes = read_episodes(self.path)
         if self.episodes and not resume:
             raise StoreError(
                 f"{self.path}: already holds {len(self.episodes)} episodes; give another out folder or resume"
             )
-        if len(whole) < len(content):
-            os.ftruncate(self._descriptor, len(whole))
+
+    def _mend(self) -> None:
+        """Drop what a kill cut off; the head of a new list."""
+        content = self.path.read_bytes()
+        whole = content.rfind(b"\n") + 1
+        if whole < len(content):
+            os.ftruncate(self._descriptor, whole)
             os.fsync(self._descriptor)
         if not whole:
             self._append_line(_csv_line(_HEADER))

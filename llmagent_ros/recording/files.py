@@ -22,6 +22,23 @@ def make_folder(folder: Path) -> None:
         raise StoreError(f"{folder}: cannot be made: {error.strerror}") from error
 
 
+def check_room(path: Path) -> None:
+    """Whether a file can be made at `path`; a trial beside it is taken away again, and no folder is made.
+
+    Raises:
+        StoreError: the folder cannot be written, or the disk is full; names `path`.
+    """
+    folder = path.parent
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    try:
+        with tempfile.NamedTemporaryFile(prefix=f".{path.name}.", dir=folder, buffering=0) as trial:
+            write_fully(trial.fileno(), bytes(4096))
+            os.fsync(trial.fileno())
+    except OSError as error:
+        raise StoreError(f"{path}: cannot be written: {error.strerror}") from error
+
+
 def write_fully(descriptor: int, data: bytes) -> None:
     """Write all of `data`; a nearly full disk writes a part first and says so only at the next call."""
     view = memoryview(data)

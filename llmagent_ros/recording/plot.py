@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import itertools
 import math
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -46,6 +47,11 @@ def moving_mean(values: Sequence[float] | Array, window: int = WINDOW) -> Array:
     """Mean over the last min(window, i + 1) values at each i, shape (values,)."""
     data = np.asarray(values, dtype=np.float64)
     return np.array([data[max(0, i + 1 - window) : i + 1].mean() for i in range(len(data))])
+
+
+def import_early() -> None:
+    """Import Matplotlib on a thread of its own, so that drawing at the end of a run does not wait for the disk."""
+    threading.Thread(target=_figure, name="matplotlib", daemon=True).start()
 
 
 def plot_learning_curve(episodes: Sequence[Episode], path: Path, title: str) -> None:

@@ -13,7 +13,7 @@ from pydantic.dataclasses import dataclass
 
 from llmagent_ros.recording.episodes import EPISODES, Episode, EpisodeLog
 from llmagent_ros.recording.metrics import RECENT_EPISODES, RunMetrics, success_share
-from llmagent_ros.recording.plot import plot_learning_curve
+from llmagent_ros.recording.plot import import_early, plot_learning_curve
 from llmagent_ros.recording.summary import write_summary
 from llmagent_ros.recording.tensorboard import TensorBoardWriter
 from llmagent_ros.types import Decision
@@ -44,17 +44,14 @@ class RecorderConfig:
 class RunRecorder:
     """Feeds `metrics`, episodes.csv, TensorBoard (OUT/tensorboard), and writes summary.json and learning_curve.png.
 
+    Before the first decision or episode nothing is written, so that a run that never began leaves its folder as it was.
     Methods raise StoreError when the disk is full; what was on disk before stays. Not thread-safe.
     """
 
     def __init__(self, config: RecorderConfig) -> None:
         self.config = config
         self._log = EpisodeLog(config.out / EPISODES, resume=config.resume)
-        try:
-            self._board = TensorBoardWriter(config.out / "tensorboard")
-        except BaseException:
-            self._log.close()
-            raise
+        self._board: TensorBoardWriter | None = None
         self.metrics = RunMetrics(self._log.episodes)
         self._started = time.monotonic()
         self._last_summary = -math.inf
@@ -80,13 +77,17 @@ class RunRecorder:
         entry = self.metrics.on_episode_end(episode, success, total_reward, steps, reason, duration_s, run)
         if entry is None:
             return
+        board = self._begin()
         self._log.append(entry)
-        self._board_episode(entry)
+        self._board_episode(board, entry)
+        if len(self.metrics.episodes) == self.metrics.resumed_episodes + 1:
+            import_early()
         if time.monotonic() - self._last_summary >= self.config.summary_period:
             self._write_summary(finished=False)
 
     def on_decision(self, decision: Decision, compute_ms: float, episode: int, run: str = "") -> None:
         """See `RunMetrics.on_decision`."""
+        self._begin()
         self.metrics.on_decision(decision, compute_ms, episode, run)
         self._report_when_due()
 
@@ -111,16 +112,23 @@ class RunRecorder:
         """See `RunMetrics.on_guard`."""
         self.metrics.on_guard(reasons)
 
-    def finish(self, *, complete: bool = True) -> dict[str, Any]:
-        """Write the last report, summary.json and the picture, close everything; the summary as written.
+    def finish(self, *, complete: bool = True) -> dict[str, Any] | None:
+        """Write the last report, summary.json and the picture, close everything.
+
+        Returns:
+            the summary as written; None when nothing was, because the run never began.
 
         Args:
             complete: whether the run came to its end; written down as `finished`. False when it was interrupted.
         """
+        if self._board is None:
+            self.close()
+            return None
         try:
-            self._report()
+            self._report(self._board)
             summary = self._write_summary(finished=complete)
-            plot_learning_curve(self.metrics.episodes, self.config.out / "learning_curve.png", self._title())
+            if len(self.metrics.episodes) > self.metrics.resumed_episodes:  # else there is nothing new to draw
+                plot_learning_curve(self.metrics.episodes, self.config.out / "learning_curve.png", self._title())
         finally:
             self.close()
         return summary
@@ -128,7 +136,14 @@ class RunRecorder:
     def close(self) -> None:
         """Close the files without a summary; may be called twice."""
         self._log.close()
-        self._board.close()
+        if self._board is not None:
+            self._board.close()
+
+    def _begin(self) -> TensorBoardWriter:
+        if self._board is None:
+            self._log.begin()
+            self._board = TensorBoardWriter(self.config.out / "tensorboard")
+        return self._board
 
     def _title(self) -> str:
         seed = "" if self.config.seed is None else f", seed {self.config.seed}"
@@ -141,7 +156,7 @@ class RunRecorder:
         self._last_summary = time.monotonic()
         return summary
 
-    def _board_episode(self, entry: Episode) -> None:
+    def _board_episode(self, board: TensorBoardWriter, entry: Episode) -> None:
         recent = success_share(self.metrics.episodes[-RECENT_EPISODES:])
         figures = {
             "episode/success": float(entry.success),
@@ -151,13 +166,13 @@ class RunRecorder:
             "episode/duration_s": entry.duration_s,
         }
         for tag, value in figures.items():
-            self._board.scalar(tag, value, entry.env_steps)
+            board.scalar(tag, value, entry.env_steps)
 
     def _report_when_due(self) -> None:
-        if time.monotonic() - self._last_report >= self.config.report_period:
-            self._report()
+        if self._board is not None and time.monotonic() - self._last_report >= self.config.report_period:
+            self._report(self._board)
 
-    def _report(self) -> None:
+    def _report(self, board: TensorBoardWriter) -> None:
         metrics, now = self.metrics, time.monotonic()
         elapsed = max(now - self._last_report, 1e-6)
         steps, updates = metrics.env_steps, metrics.updates
@@ -175,9 +190,9 @@ class RunRecorder:
         }
         for tag, value in figures.items():
             if value is not None:
-                self._board.scalar(tag, value, steps)
+                board.scalar(tag, value, steps)
         for name, value in metrics.learner_stats.items():
-            self._board.learner_stat(name, value, steps)
+            board.learner_stat(name, value, steps)
         self._last_report, self._reported = now, (steps, updates)
 
 

@@ -29,7 +29,7 @@ class FeatureFile:
     """Rows by text id.
 
     Args:
-        store: the replay's path; files of other bases beside it are removed.
+        store: the replay's path; files of other bases beside it are removed once there are features of this one.
         identity: of the store, since text ids mean something in it alone.
         base_digest: of the base that computes the features. width: numbers in a row.
 
@@ -49,9 +49,12 @@ class FeatureFile:
         self._unsynced: list[NDArray[np.int64]] = []
         self._first_missing = 0  # no text before it is missing
         self._descriptor = -1
+        self._begun = False
+        self._store = store
+        self._rows: NDArray[np.float16] = np.zeros((0, width), np.float16)
         try:
-            self._remove_others(store)
-            self._open()
+            if self._matches():
+                self._open()
         except OSError as error:
             raise StoreError(f"{self._path}: cannot be opened: {error.strerror}") from error
 
@@ -84,6 +87,7 @@ class FeatureFile:
         finite = np.isfinite(rows).all(axis=1)
         if not finite.all():
             raise ModelError(f"features of text {text_ids[~finite][0]}: not finite in float16")
+        self._begin()
         self._grow(texts)
         order = np.argsort(text_ids, kind="stable")
         ids, rows = text_ids[order], rows[order]
@@ -114,7 +118,7 @@ class FeatureFile:
 
     def missing(self, limit: int, texts: int) -> NDArray[np.int64]:
         """Up to `limit` ids below `texts` without features, ascending."""
-        self._grow(texts)
+        self._extend(texts)
         present = self._present.values
         found: list[NDArray[np.int64]] = []
         start, count = self._first_missing, 0
@@ -149,21 +153,35 @@ class FeatureFile:
                 os.close(self._descriptor)
                 self._descriptor = -1
 
-    def _remove_others(self, store: Path) -> None:
-        for path in store.parent.iterdir():
-            ours = path.name.startswith(f"{store.name}.") and path.suffix in {".features", ".present"}
+    def _begin(self) -> None:
+        """Makes the files when they are not there; until now a start that comes to nothing costs no other base's."""
+        if self._begun:
+            return
+        try:
+            self._remove_others()
+            if self._descriptor < 0:
+                self._create()
+                self._open()
+        except OSError as error:
+            raise StoreError(f"{self._path}: cannot be written: {error.strerror}") from error
+        self._begun = True
+
+    def _remove_others(self) -> None:
+        for path in self._store.parent.iterdir():
+            ours = path.name.startswith(f"{self._store.name}.") and path.suffix in {".features", ".present"}
             if ours and path not in (self._path, self._present_path):
                 path.unlink()
 
+    def _create(self) -> None:
+        self._present_path.unlink(missing_ok=True)  # first: it must never speak for rows that are not its own
+        self._path.write_bytes(json.dumps(self._header).encode().ljust(_HEADER_BYTES))
+        self._present_path.touch()
+
     def _open(self) -> None:
-        if not self._matches():
-            self._present_path.unlink(missing_ok=True)  # first: it must never speak for rows that are not its own
-            self._path.write_bytes(json.dumps(self._header).encode().ljust(_HEADER_BYTES))
-            self._present_path.touch()
         self._descriptor = os.open(self._path, os.O_RDWR | os.O_CLOEXEC)
         self._map()
-        present = np.frombuffer(self._present_path.read_bytes(), np.uint8)
-        self._present.extend(present[: len(self._rows)])
+        present = np.frombuffer(self._present_path.read_bytes(), np.uint8)[: len(self._rows)]
+        self._present.extend(present[len(self._present) :])
 
     def _matches(self) -> bool:
         if not self._path.is_file() or not self._present_path.is_file():
@@ -175,13 +193,16 @@ class FeatureFile:
     def _map(self) -> None:
         capacity = (os.fstat(self._descriptor).st_size - _HEADER_BYTES) // (2 * self._width)
         if capacity == 0:
-            self._rows: NDArray[np.float16] = np.zeros((0, self._width), np.float16)
+            self._rows = np.zeros((0, self._width), np.float16)
         else:
             self._rows = np.memmap(self._path, np.float16, "r", _HEADER_BYTES, (capacity, self._width))
 
-    def _grow(self, texts: int) -> None:
+    def _extend(self, texts: int) -> None:
         if texts > len(self._present):
             self._present.extend(np.zeros(texts - len(self._present)))
+
+    def _grow(self, texts: int) -> None:
+        self._extend(texts)
         if texts > len(self._rows):
             capacity = max(texts, len(self._rows) * 5 // 4, 4096)
             try:
