@@ -15,7 +15,7 @@ from std_msgs.msg import Bool
 
 from llmagent_interfaces.action import ExecuteTask
 from llmagent_interfaces.msg import Decision, Outcome, Scene, Task, Transition
-from llmagent_interfaces.srv import ResetSimulation
+from llmagent_interfaces.srv import ResetSimulation, RetrieveSkills
 from llmagent_ros.nodes import qos
 from llmagent_ros.nodes.wire import reports, stamps
 
@@ -172,14 +172,22 @@ def test_episodes_that_the_time_limit_ends_are_recorded(tmp_path: Path) -> None:
     assert summary["return_mean_last_20"] == pytest.approx(1.5)
 
 
-def test_an_interrupted_recorder_writes_its_summary(tmp_path: Path) -> None:
+@pytest.mark.parametrize("began", [True, False])
+def test_an_interrupted_recorder_writes_the_summary_of_what_began(tmp_path: Path, began: bool) -> None:
+    out = tmp_path / "out"
     with Graph(tmp_path) as graph:
         world = World(graph)
-        recorder = graph.start("recorder", out=tmp_path / "out")
+        recorder = graph.start("recorder", out=out)
         world.wait_for_readers(1)
+        if began:
+            world._step(0, 0)
+            graph.until((out / "tensorboard").exists, "it does not begin")
         recorder.stop()
         assert graph.exit_code(recorder) == 0
-    assert json.loads((tmp_path / "out" / "summary.json").read_text())["episodes"] == 0
+        assert ("written to" in recorder.said) is began
+    assert out.exists() is began
+    if began:
+        assert json.loads((out / "summary.json").read_text())["episodes"] == 0
 
 
 def test_the_runner_waits_for_the_learner(tmp_path: Path) -> None:
@@ -233,6 +241,23 @@ def test_a_task_between_two_episodes_is_left_to_its_end(tmp_path: Path) -> None:
         world.task.publish(Task())
         graph.until(lambda: "run finished" in runner.said, "the runner waits for ever")
         assert world.goals == 2
+
+
+def test_a_run_goes_on_without_the_knowledge_node(tmp_path: Path) -> None:
+    with Graph(tmp_path) as graph:
+        world = World(graph).serve()
+        runner = graph.start("runner", episodes=3, learn=True, knowledge=True)
+        graph.until(lambda: "waiting for" in runner.said, "it does not wait")
+        assert "retrieve_skills (node knowledge)" in runner.said and not world.resets
+        skills = graph.node.create_service(RetrieveSkills, "retrieve_skills", lambda request, response: response)
+
+        def say_late(backlog: int) -> None:
+            world.report("learner", backlog=backlog, backlog_limit=10)
+
+        graph.until(lambda: say_late(100) or "episode 1/3" in runner.said, "no episode")
+        graph.node.destroy_service(skills)
+        graph.until(lambda: say_late(0) or "run finished" in runner.said, "it waits for the knowledge node")
+        assert "started again" not in runner.said
 
 
 def test_a_run_that_cannot_begin_says_why(tmp_path: Path) -> None:

@@ -46,7 +46,7 @@ class RunnerNodeConfig:
         out: folder of the run. When it holds episodes already, the worlds follow from the seed and their number, so
             that a run that goes on draws worlds of its own. Empty: nothing to go on with.
         task: name in config/tasks, empty for the simulator's own.
-        learn, knowledge: whether a learner and a knowledge node are waited for.
+        learn, knowledge: whether a learner and a knowledge node are waited for, at the start of the run only.
         time_limit: s of ROS time that the policy gets for one episode; 0: no limit but the task's.
         server_timeout: s to wait for simulator and policy, at the start and after one of them was lost.
         reset_timeout: s that a reset of the world may take.
@@ -94,6 +94,7 @@ class RunnerNode(common.Node):
         self._peers: dict[tuple[str, str], set[bytes]] = {}  # topic and node to endpoints, of decisions and outcomes
         self._backlog: tuple[float, int, int] | None = None  # wall time, value and limit of the learner's last report
         self._own = ""  # id of the task that the goal became
+        self._complete = False  # all have been there, so that learner and knowledge node may come and go
         self._busy = False  # another's task is on
         self._state, self._turn, self._began, self._progress = "", 0, 0.0, 0.0
         self._make_topics()
@@ -146,6 +147,7 @@ class RunnerNode(common.Node):
 
     def _watch_servers(self, waited: float) -> None:
         missing = self._missing()
+        self._complete = self._complete or not missing
         if not missing and self._busy:
             self._wait_for_person()
         elif not missing:
@@ -159,9 +161,11 @@ class RunnerNode(common.Node):
         servers = {
             f"service {self._reset_client.srv_name} (node sim)": self._reset_client.service_is_ready(),
             "action execute_task (node policy)": self._action.server_is_ready(),
-            "report of node learner": self._backlog is not None or not self._config.learn,
-            "service retrieve_skills (node knowledge)": self._knowledge is None or self._knowledge.service_is_ready(),
         }
+        if not self._complete:
+            servers["report of node learner"] = self._backlog is not None or not self._config.learn
+            knows = self._knowledge is None or self._knowledge.service_is_ready()
+            servers["service retrieve_skills (node knowledge)"] = knows
         return [name for name, ready in servers.items() if not ready]
 
     # --- reset -----------------------------------------------------------------------------------
