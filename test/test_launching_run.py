@@ -8,6 +8,7 @@ import pty
 import signal
 import subprocess
 import sys
+import termios
 import textwrap
 import time
 from pathlib import Path
@@ -259,6 +260,32 @@ def test_colour_only_on_a_terminal(workspace: Workspace, extra: dict[str, str], 
     assert process.wait(timeout=DEADLINE) == 0
     assert f"hello {name}".encode() in text
     assert (b"\x1b[" in text) is coloured
+
+
+def test_a_killed_view_gives_the_terminal_back_and_the_table_is_shown(workspace: Workspace) -> None:
+    workspace.script("console_node", """
+        import tty
+        terminal = os.open(os.environ["LLMAGENT_TTY"], os.O_RDWR | os.O_NOCTTY)
+        tty.setraw(terminal)
+        os.write(terminal, b"\\x1b[?1049h\\x1b[?25l")
+        os.kill(os.getpid(), signal.SIGKILL)
+    """)
+    workspace.script("recorder_node", "print('  episodes 3')")
+    file = workspace.launch_file(
+        '<node pkg="dummy" exec="console_node"/><node pkg="dummy" exec="recorder_node" output="own_log"/>'
+    )
+    master, slave = pty.openpty()
+    modes = termios.tcgetattr(slave)
+    command = [sys.executable, "-m", "llmagent_ros.cli.main", "launch", str(file)]
+    process = subprocess.Popen(command, stdout=slave, stderr=slave, env=workspace.environment)
+    assert process.wait(timeout=DEADLINE) == 137
+    assert termios.tcgetattr(slave) == modes
+    text = os.read(master, 65536)
+    _, _, after = text.partition(b"\x1b[?1049h")
+    _, _, after = after.partition(b"\x1b[?1049l\x1b[?25h")
+    assert b"died: killed by SIGKILL" in after and b"  episodes 3" in after
+    for end in (master, slave):
+        os.close(end)
 
 
 def test_a_reader_that_goes_away_ends_the_launch(workspace: Workspace) -> None:

@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import FrameType
 from typing import IO
 
@@ -17,12 +18,18 @@ from llmagent_ros.launching import processes
 from llmagent_ros.launching.output import LineBuffer, Writer
 from llmagent_ros.launching.process import ProcessSpec
 from llmagent_ros.launching.stopping import Stop
+from llmagent_ros.launching.terminal import PAINTER, TERMINAL, USERS, Terminal
 
 STOPPING_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 LEFTOVERS = 1.0  # s that what a dead process has left behind gets between SIGTERM and SIGKILL
+TELLER = "recorder_node"  # the executable whose last lines, the table of the run, are shown at the end
 WRONG_USE = 2  # exit code of a node whose configuration is wrong: starting it again would not help
 _LONGEST_WAIT = 60.0
 _WIND_DOWN_WAIT = 0.02
+
+
+def _program(child: _Child) -> str:
+    return Path(child.spec.command[0]).name
 
 
 @dataclass
@@ -55,6 +62,8 @@ class Supervisor:
         self._leftovers: list[tuple[float, int]] = []  # (when to kill, process group)
         self._stop = Stop()
         self._code: int | None = None
+        self._terminal = Terminal(next((s.environment[TERMINAL] for s in specs if TERMINAL in s.environment), None))
+        self._problems: list[str] = []  # said while the live view may have hidden them
 
     def run(self) -> int:
         """Run to the end. Call from the main thread of a process without other threads.
@@ -71,9 +80,22 @@ class Supervisor:
                 raise
             finally:
                 processes.signal_all(processes.descendants(), signal.SIGKILL)
+                self._give_terminal_back()
                 self._selector.close()
         failures = [child.ended_with for child in self._children if child.ended_with]
         return self._code if self._code is not None else processes.shell_code(failures[0]) if failures else 0
+
+    def _give_terminal_back(self) -> None:
+        """At the end: the terminal as it was, then what the live view has hidden."""
+        painters = [child for child in self._children if _program(child) == PAINTER]
+        killed = any(child.process is not None or (child.ended_with or 0) < 0 for child in painters)
+        self._terminal.restore(painted=killed)
+        for child in self._children:
+            if _program(child) == TELLER:
+                self._writer.reveal(child.spec.name)
+        if painters:
+            for problem in self._problems:
+                self._writer.say(problem, problem=True)
 
     def _run(self) -> None:
         for child in self._children:
@@ -144,8 +166,11 @@ class Supervisor:
         elif stopping:
             self._writer.say(f"{name} stopped: {processes.describe_exit(code)}")
         else:
+            if code < 0 and _program(child) in USERS:
+                self._terminal.restore(painted=_program(child) == PAINTER)
             self._writer.reveal(name)
-            self._writer.say(f"{name} died: {processes.describe_exit(code)}", problem=True)
+            self._problems.append(f"{name} died: {processes.describe_exit(code)}")
+            self._writer.say(self._problems[-1], problem=True)
         if stopping:
             return
         spec = child.spec
