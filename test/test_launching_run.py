@@ -288,6 +288,24 @@ def test_a_killed_view_gives_the_terminal_back_and_the_table_is_shown(workspace:
         os.close(end)
 
 
+@pytest.mark.parametrize("shown", [True, False])
+def test_only_the_traceback_of_the_interrupt_itself_is_left_out(workspace: Workspace, shown: bool) -> None:
+    workspace.script("starts", f"""
+        say("starts_up")
+        try:
+            signal.pause()
+        finally:
+            if {shown}:
+                raise ValueError("a defect")
+    """)
+    process = workspace.start(workspace.launch_file('<node pkg="dummy" exec="starts" output="screen"/>'))
+    workspace.wait("starts_up")
+    process.send_signal(signal.SIGINT)
+    code, out, _ = finish(process)
+    assert code == 130
+    assert ("Traceback" in out) is ("ValueError: a defect" in out) is shown
+
+
 def test_a_reader_that_goes_away_ends_the_launch(workspace: Workspace) -> None:
     workspace.script("talks", """
         say("talks_up")

@@ -42,6 +42,7 @@ class _Child:
     restart_at: float | None = None
     restarts: int = 0
     ended_with: int | None = None
+    traceback: list[tuple[str, bool]] = field(default_factory=list)  # written while stopping, held back to its end
 
 
 class Supervisor:
@@ -105,6 +106,8 @@ class Supervisor:
             self._step()
         processes.signal_all(processes.descendants(), signal.SIGKILL)
         self._read(0.0)
+        for child in self._children:
+            self._let_go(child)
 
     def _alive(self) -> bool:
         return any(child.process is not None or child.restart_at is not None for child in self._children)
@@ -158,6 +161,7 @@ class Supervisor:
             self._close(child, stream)
         child.process = None
         child.ended_with = code
+        self._let_go(child)
         if processes.signal_group(process.pid, signal.SIGTERM):
             self._leftovers.append((time.monotonic() + LEFTOVERS, process.pid))
         stopping = self._stop.began is not None
@@ -237,7 +241,17 @@ class Supervisor:
 
     def _line(self, child: _Child, stream: IO[bytes], text: str) -> None:
         error = child.process is not None and stream is child.process.stderr
-        self._writer.line(child.spec.name, text, child.spec.output, error)
+        if child.traceback or (self._stop.began is not None and text.startswith("Traceback (most recent")):
+            child.traceback.append((text, error))
+        else:
+            self._writer.line(child.spec.name, text, child.spec.output, error)
+
+    def _let_go(self, child: _Child) -> None:
+        """Show a traceback that was held back, unless it only says that Python got the Ctrl-C while it was starting."""
+        lines, child.traceback = child.traceback, []
+        interrupted = child.ended_with == -signal.SIGINT and any(text == "KeyboardInterrupt" for text, _ in lines)
+        for text, error in lines if not interrupted else ():
+            self._writer.line(child.spec.name, text, child.spec.output, error)
 
     # --- stopping ----------------------------------------------------------------------------------------------
 
