@@ -57,6 +57,5 @@ setup(
             f"llmagent = {PACKAGE}.cli.main:main",
             *(f"{name}_node = {PACKAGE}.nodes.start:{name}" for name in NODES),
         ],
-        "gymnasium.envs": [f"__root__ = {PACKAGE}.simulation.env:register"],
     },
 )

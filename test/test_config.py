@@ -9,6 +9,7 @@ from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
 from llmagent_ros import config
+from llmagent_ros.config import read_yaml
 from llmagent_ros.errors import ConfigError, LlmAgentError, UnknownNameError
 
 
@@ -109,3 +110,25 @@ def test_named_file(tmp_path: Path) -> None:
 
 def test_share_dir_holds_what_ships() -> None:
     assert all((config.share_dir() / name).is_dir() for name in ("config/robots", "config/tasks", "sim/worlds"))
+
+
+@pytest.mark.parametrize("text", ["a: 1\nb: 2\na: 3\n", "a: {b: 1, c: 2, b: 3}\n"])
+def test_a_key_that_is_given_twice_is_refused_with_its_line(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "twice.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=r"key '[ab]' is given twice .*line [13]") as caught:
+        read_yaml(path)
+    assert str(caught.value).startswith(f"{path}: ") and "\n" not in str(caught.value)
+
+
+def test_what_is_nested_too_deeply_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "deep.yaml"
+    path.write_text("a: " + "[" * 5000 + "]" * 5000)
+    with pytest.raises(ConfigError, match="nested too deeply"):
+        read_yaml(path)
+
+
+def test_merged_keys_are_not_given_twice(tmp_path: Path) -> None:
+    path = tmp_path / "merge.yaml"
+    path.write_text("base: &base {a: 1}\nmine: {<<: *base, a: 2}\n")
+    assert read_yaml(path)["mine"] == {"a": 2}

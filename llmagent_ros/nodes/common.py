@@ -120,7 +120,7 @@ def hold_name(node: RosNode) -> TextIO:
     Raises:
         ConfigError: another process has it; two nodes of one name would both command the robot.
     """
-    domain = os.environ.get("ROS_DOMAIN_ID", "0")
+    domain = node.context.get_domain_id()
     name = node.get_fully_qualified_name()
     folder = Path(tempfile.gettempdir()) / f"llmagent_ros-{os.getuid()}"
     folder.mkdir(mode=0o700, exist_ok=True)
@@ -257,6 +257,10 @@ class Node(RosNode):
     def __init__(self, name: str, **options: Any) -> None:
         super().__init__(name, **options)
         self._name_lock = hold_name(self)
+
+    def destroy_node(self) -> None:
+        super().destroy_node()
+        self._name_lock.close()
 
 
 class Diagnostics:

@@ -248,7 +248,9 @@ def _load_base(name: str, device: torch.device, dtype: str) -> tuple[Any, Any]:
         raise ModelError(f"model {name!r}: no config.json in that folder, so it is not a Hugging Face model")
     try:
         tokenizer = AutoTokenizer.from_pretrained(name)
-        loaded: Any = AutoModelForCausalLM.from_pretrained(name, dtype=torch_dtype, output_loading_info=True)
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            name, dtype=torch_dtype, output_loading_info=True, ignore_mismatched_sizes=True  # which are told below
+        )
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
         raise ModelError(f"model {name!r} cannot be loaded: {' '.join(str(error).split())[:300]}") from error
     model, report = loaded

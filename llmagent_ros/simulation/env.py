@@ -1,4 +1,9 @@
-"""The simulated robot as a Gymnasium environment, registered as "llmagent/Navigate-v0"."""
+"""The simulated robot as a Gymnasium environment, registered as "llmagent/Navigate-v0".
+
+    gymnasium.make("llmagent_ros.simulation.env:llmagent/Navigate-v0", robot="sim_diffdrive", task="navigate")
+
+Gymnasium imports the module before the colon, and that registers the environment.
+"""
 
 from __future__ import annotations
 
@@ -97,3 +102,6 @@ def register() -> None:
     """Makes the environments known to `gymnasium.make`; a second call does nothing."""
     if ENV_ID not in gym.registry:
         gym.register(ENV_ID, entry_point="llmagent_ros.simulation.env:NavigateEnv")
+
+
+register()
