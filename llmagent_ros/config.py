@@ -40,13 +40,16 @@ def share_dir() -> Path:
 class _UniqueKeys(yaml.SafeLoader):
     """YAML's rule that a mapping has no key twice, which PyYAML lets pass: the last one would win unseen."""
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen: set[str] = set()
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        node = super().compose_mapping_node(anchor)
+        seen: set[tuple[str, str]] = set()
         for key, _ in node.value:
-            if key.value in seen and isinstance(key, yaml.ScalarNode):
-                raise yaml.constructor.ConstructorError(None, None, f"key {key.value!r} is given twice", key.start_mark)
-            seen.add(str(key.value))
-        return super().construct_mapping(node, deep)
+            if isinstance(key, yaml.ScalarNode):
+                if (key.tag, key.value) in seen:
+                    line = key.start_mark.line + 1
+                    raise yaml.YAMLError(f"line {line}: key {key.value!r} is given twice")
+                seen.add((key.tag, key.value))
+        return node
 
 
 def read_yaml(path: Path) -> dict[str, Any]:

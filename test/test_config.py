@@ -116,7 +116,7 @@ def test_share_dir_holds_what_ships() -> None:
 def test_a_key_that_is_given_twice_is_refused_with_its_line(tmp_path: Path, text: str) -> None:
     path = tmp_path / "twice.yaml"
     path.write_text(text)
-    with pytest.raises(ConfigError, match=r"key '[ab]' is given twice .*line [13]") as caught:
+    with pytest.raises(ConfigError, match=r"line [13]: key '[ab]' is given twice") as caught:
         read_yaml(path)
     assert str(caught.value).startswith(f"{path}: ") and "\n" not in str(caught.value)
 
@@ -130,5 +130,12 @@ def test_what_is_nested_too_deeply_is_refused(tmp_path: Path) -> None:
 
 def test_merged_keys_are_not_given_twice(tmp_path: Path) -> None:
     path = tmp_path / "merge.yaml"
-    path.write_text("base: &base {a: 1}\nmine: {<<: *base, a: 2}\n")
-    assert read_yaml(path)["mine"] == {"a": 2}
+    path.write_text("root: &r {a: 1}\nouter: {base: &b {<<: *r, a: 2}}\nmine: {<<: *b, c: 3, 1: x, '1': y}\n")
+    assert read_yaml(path)["mine"] == {"a": 2, "c": 3, 1: "x", "1": "y"}
+
+
+def test_a_key_that_is_a_list_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "list.yaml"
+    path.write_text("? [1, 2]\n: 3\n")
+    with pytest.raises(ConfigError, match="not valid YAML"):
+        read_yaml(path)

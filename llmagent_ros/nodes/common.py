@@ -43,7 +43,7 @@ def run(factories: Sequence[Callable[[], RosNode]], argv: list[str] | None = Non
     another. They start in the order given and close in reverse.
 
     Exit code: the highest of the nodes', else 0; 2 with one line on standard error for an LlmAgentError; 1 with its
-    traceback for anything else, since that is a defect; 128 + the signal's number when it comes while they start.
+    traceback for anything else, since that is a defect; 128 + the signal's number when it comes while they configure.
     """
     code = _run(factories, argv)
     for stream in (sys.stdout, sys.stderr):
@@ -53,11 +53,11 @@ def run(factories: Sequence[Callable[[], RosNode]], argv: list[str] | None = Non
 
 
 class _Interrupted(BaseException):
-    """A signal came while nodes start; no `except Exception` of a library keeps it."""
+    """A signal came while a node loads what it needs; no `except Exception` of a library keeps it."""
 
 
 class _OnSignal:
-    """Handler of SIGINT and SIGTERM: sets `stop`; while `starting`, nobody looks at that for long, so it raises."""
+    """Handler of SIGINT and SIGTERM: sets `stop`, and raises while `starting`, since nobody looks at that for long."""
 
     def __init__(self) -> None:
         self.stop = threading.Event()
@@ -77,14 +77,14 @@ def _run(factories: Sequence[Callable[[], RosNode]], argv: list[str] | None) -> 
     nodes: list[RosNode] = []
     code = 0
     try:
-        on_signal.starting = True
         _init(argv)
         for factory in factories:
             node = factory()
             nodes.append(node)
             if isinstance(node, ManagedNode) and node.starts_itself:
+                on_signal.starting = True
                 node.autostart()
-        on_signal.starting = False
+                on_signal.starting = False
         code = _spin_all(nodes, on_signal.stop)
     except _Interrupted as interrupted:
         code = 128 + int(interrupted.args[0])
@@ -305,6 +305,10 @@ class ManagedNode(LifecycleNode):
             if trigger() != TransitionCallbackReturn.SUCCESS:
                 raise self._error or LlmAgentError(f"node {self.get_name()}: did not start")
         self._starting = False
+
+    def destroy_node(self) -> None:
+        super().destroy_node()
+        self._name_lock.close()
 
     def work(self, task: Callable[[], None], name: str) -> threading.Thread:
         """A started thread. An exception that leaves `task` ends the node with its traceback and exit code 1.

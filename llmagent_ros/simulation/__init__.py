@@ -1,5 +1,4 @@
 """A differential-drive robot among obstacles and coloured objects in PyBullet.
 
-The Gymnasium environment is registered by Gymnasium's own plug-in entry point (setup.py) or by
-`llmagent_ros.simulation.env.register()`.
+The Gymnasium environment is `gymnasium.make("llmagent_ros.simulation.env:llmagent/Navigate-v0")`.
 """
