@@ -15,6 +15,7 @@ from llmagent_ros.errors import ConfigError, UnknownNameError
 
 T = TypeVar("T")
 
+_LONGEST_VALUE = 100  # characters of a wrong value that are shown
 SHARE_VARIABLE = "LLMAGENT_SHARE"
 
 
@@ -113,7 +114,14 @@ def _first_problem(kind: type[Any], error: ValidationError) -> str:
         parent = _follow(kind, problem["loc"][:-1])
         valid = ", ".join(sorted(f.name for f in dataclasses.fields(parent))) if parent else "see the docs"
         return f"unknown key {where!r}; valid: {valid}"
-    return f"{where}: {problem['msg']} (got {problem['input']!r})"
+    if problem["type"] in {"missing", "missing_argument", "missing_keyword_only_argument"}:
+        return f"{where}: needed, and not given"
+    if problem["type"] == "value_error":  # ours: says itself what was given
+        said = str(problem["ctx"]["error"])
+        return f"{where}: {said}" if problem["loc"] else said
+    given = repr(problem["input"])
+    given = given if len(given) <= _LONGEST_VALUE else f"{given[:_LONGEST_VALUE]}…"
+    return f"{where}: {problem['msg']} (got {given})"
 
 
 def _follow(kind: Any, location: tuple[int | str, ...]) -> Any:

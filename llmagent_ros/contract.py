@@ -9,7 +9,7 @@ import math
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import BeforeValidator, ConfigDict, Field, field_validator, model_validator
 from pydantic.dataclasses import dataclass
 
 from llmagent_ros import config
@@ -17,9 +17,22 @@ from llmagent_ros.errors import UnknownNameError
 from llmagent_ros.types import Velocity
 
 _STRICT = ConfigDict(extra="forbid")
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Finite = Annotated[float, Field(allow_inf_nan=False)]
+
+
+def _no_boolean(value: object) -> object:
+    if isinstance(value, bool):
+        raise ValueError(f"a number is needed, not {value} (YAML reads yes, no, on, off so)")
+    return value
+
+
+Finite = Annotated[float, BeforeValidator(_no_boolean), Field(allow_inf_nan=False)]
+Positive = Annotated[Finite, Field(gt=0)]
+NotNegative = Annotated[Finite, Field(ge=0)]
+Share = Annotated[Finite, Field(ge=0, le=1)]
+Hue = Annotated[Finite, Field(ge=0, le=360)]  # degrees
+Angle = Annotated[Finite, Field(ge=-360, le=360)]  # degrees
+Words = Annotated[str, Field(pattern=r"^\S+( \S+)*$", max_length=40)]
+Topic = Annotated[str, Field(pattern=r"^(~/|/)?[A-Za-z_][A-Za-z0-9_]*(/[A-Za-z_][A-Za-z0-9_]*)*$", max_length=200)]
 Phrase = Annotated[str, Field(pattern=r"^[a-z][a-z ]*[a-z]$", max_length=40)]
 
 ScenePart = Literal["task", "objects", "scan", "motion", "history"]
@@ -30,7 +43,7 @@ SCENE_PARTS: tuple[ScenePart, ...] = ("task", "objects", "scan", "motion", "hist
 class ScanSensor:
     """The laser scanner. timeout: s after which its last reading is stale."""
 
-    topic: str = "scan"
+    topic: Topic = "scan"
     timeout: Positive = 0.6
 
 
@@ -38,7 +51,7 @@ class ScanSensor:
 class OdometrySensor:
     """Wheel odometry. timeout: s."""
 
-    topic: str = "odom"
+    topic: Topic = "odom"
     timeout: Positive = 0.6
 
 
@@ -46,11 +59,11 @@ class OdometrySensor:
 class CameraSensor:
     """A forward camera. timeout: s. x: its distance ahead of the base centre, m. yaw: of its axis, degrees."""
 
-    topic: str = "camera/image_raw"
-    info_topic: str = "camera/camera_info"
+    topic: Topic = "camera/image_raw"
+    info_topic: Topic = "camera/camera_info"
     timeout: Positive = 0.6
     x: Finite = 0.0
-    yaw: Finite = 0.0
+    yaw: Angle = 0.0
 
 
 @dataclass(config=_STRICT, frozen=True)
@@ -60,6 +73,18 @@ class Sensors:
     scan: ScanSensor = Field(default_factory=ScanSensor)
     odom: OdometrySensor = Field(default_factory=OdometrySensor)
     camera: CameraSensor | None = Field(default_factory=CameraSensor)
+
+    @model_validator(mode="after")
+    def _own_topics(self) -> Sensors:
+        topics = {"scan.topic": self.scan.topic, "odom.topic": self.odom.topic}
+        if self.camera is not None:
+            topics |= {"camera.topic": self.camera.topic, "camera.info_topic": self.camera.info_topic}
+        of: dict[str, str] = {}
+        for key, topic in topics.items():
+            other = of.setdefault(topic.removeprefix("/"), key)
+            if other != key:
+                raise ValueError(f"{other} and {key} are both {topic!r}: they are of different types")
+        return self
 
 
 @dataclass(config=_STRICT, frozen=True)
@@ -73,9 +98,9 @@ class ObjectAppearance:
             scanner does not see it.
     """
 
-    hue: tuple[Finite, Finite]
-    min_saturation: NotNegative = 0.5
-    min_value: NotNegative = 0.2
+    hue: tuple[Hue, Hue]
+    min_saturation: Share = 0.5
+    min_value: Share = 0.2
     height: Positive = 0.5
     radius: Positive = 0.15
 
@@ -94,13 +119,21 @@ class SceneFormat:
         memory: s for which an object out of view is remembered by odometry.
     """
 
-    sectors: dict[str, tuple[Finite, Finite]]
-    parts: tuple[ScenePart, ...] = SCENE_PARTS
+    sectors: Annotated[dict[Words, tuple[Angle, Angle]], Field(min_length=1)]
+    parts: Annotated[tuple[ScenePart, ...], Field(min_length=1)] = SCENE_PARTS
     max_clearance: Positive = 5.0
-    bearing_step: Positive = 10.0
+    bearing_step: Annotated[Positive, Field(le=180)] = 10.0
     history: Annotated[int, Field(ge=0, le=16)] = 3
     max_objects: Annotated[int, Field(ge=0, le=16)] = 2
     memory: NotNegative = 30.0
+
+    @field_validator("parts")
+    @classmethod
+    def _each_once(cls, parts: tuple[ScenePart, ...]) -> tuple[ScenePart, ...]:
+        repeated = sorted({part for part in parts if parts.count(part) > 1})
+        if repeated:
+            raise ValueError(f"{', '.join(repeated)} stands there twice; valid: each of {', '.join(SCENE_PARTS)} once")
+        return parts
 
 
 @dataclass(config=_STRICT, frozen=True)
@@ -136,19 +169,19 @@ class RobotContract:
     """One robot. See the module and docs/contract.md.
 
     Attributes:
-        footprint_radius: m. control_period: s between two decisions.
+        footprint_radius: m. control_period: s between two decisions, 0.02 to 60.
     """
 
-    robot: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
+    robot: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=60)]
     footprint_radius: Positive
-    control_period: Positive
+    control_period: Annotated[Finite, Field(ge=0.02, le=60)]
     scene: SceneFormat
     actions: dict[Phrase, ActionCommand]
     limits: Limits
     description: str = ""
     frames: Frames = Field(default_factory=Frames)
     sensors: Sensors = Field(default_factory=Sensors)
-    objects: dict[str, ObjectAppearance] = Field(default_factory=dict)
+    objects: dict[Words, ObjectAppearance] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _consistent(self) -> RobotContract:

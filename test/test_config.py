@@ -62,7 +62,11 @@ def test_wrong_value_names_key_and_value() -> None:
 
 
 def test_missing_key_is_named() -> None:
-    assert "name" in _message({})
+    assert "name: needed, and not given" in _message({})
+
+
+def test_a_long_value_is_shown_in_part() -> None:
+    assert len(_message({"name": "a", "inner": {"depth": ["deep"] * 1000}})) < 250
 
 
 @pytest.mark.parametrize(

@@ -106,7 +106,22 @@ _WRONG: list[tuple[str, Any, str]] = [
     ("sensors", {"sonar": {}}, "unknown key 'sensors.sonar'; valid: camera, odom, scan"),
     ("scene", {"sectors": {"ahead": [-15, 15]}, "parts": ["weather"]}, "scene.parts"),
     ("scene", {"sectors": {"ahead": [-15]}}, "scene.sectors.ahead"),
-    ("limits", {"linear": 0.6}, "limits.angular"),
+    ("limits", {"linear": 0.6}, "limits.angular: needed, and not given"),
+    ("control_period", 1e-9, "control_period"),
+    ("footprint_radius", True, "footprint_radius: a number is needed, not True"),
+    ("scene", {"sectors": {"ahead": [-15, 400]}}, "scene.sectors.ahead.1"),
+    ("scene", {"sectors": {}}, "scene.sectors"),
+    ("scene", {"sectors": {"ahead ": [-15, 15]}}, "scene.sectors"),
+    ("scene", {"sectors": {"ahead": [-15, 15]}, "parts": []}, "scene.parts"),
+    ("scene", {"sectors": {"ahead": [-15, 15]}, "parts": ["scan", "scan"]}, "scene.parts: scan stands there twice"),
+    ("objects", {"ball": {"hue": [0, 1500]}}, "objects.ball.hue.1"),
+    ("objects", {"ball": {"hue": [0, 10], "min_value": 2}}, "objects.ball.min_value"),
+    ("objects", {"": {"hue": [0, 10]}}, "objects"),
+    ("sensors", {"scan": {"topic": ""}}, "sensors.scan.topic"),
+    ("sensors", {"scan": {"topic": "my scan"}}, "sensors.scan.topic"),
+    ("sensors", {"odom": {"topic": "/odom/"}}, "sensors.odom.topic"),
+    ("sensors", {"scan": {"topic": "/odom"}}, "scan.topic and odom.topic are both"),
+    ("sensors", {"camera": {"info_topic": "camera/image_raw"}}, "camera.topic and camera.info_topic are both"),
 ]
 
 
@@ -117,6 +132,21 @@ def test_wrong_value_is_refused_by_name(plain: dict[str, Any], key: str, value: 
         config.build(RobotContract, changed, "robot.yaml")
     assert named in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("topic", ["scan", "/scan", "~/scan", "/a1/_b/c_2"])
+def test_topics_that_ros_takes(plain: dict[str, Any], topic: str) -> None:
+    changed = copy.deepcopy(plain)
+    changed["sensors"]["scan"]["topic"] = topic
+    assert config.build(RobotContract, changed, "robot.yaml").sensors.scan.topic == topic
+
+
+def test_a_missing_key_does_not_show_the_whole_file(plain: dict[str, Any]) -> None:
+    changed = copy.deepcopy(plain)
+    del changed["limits"]
+    with pytest.raises(ConfigError) as caught:
+        config.build(RobotContract, changed, "robot.yaml")
+    assert str(caught.value) == "robot.yaml: limits: needed, and not given"
 
 
 def test_wrong_part_lists_the_valid_ones(plain: dict[str, Any]) -> None:

@@ -20,7 +20,7 @@ SAFE = [step("turn left", "0.2") for _ in range(20 * ENOUGH)]
 def test_by_hand() -> None:
     crashes = [step("forward", "0.2", failed=k < ENOUGH) for k in range(ENOUGH + 2)]
     assert distil_lessons([*crashes, *SAFE]) == [
-        f"forward with clear ahead below 0.3 failed {ENOUGH} of {ENOUGH + 2} times"
+        f"clear ahead under 0.3: not forward (failed {ENOUGH} of {ENOUGH + 2})"
     ]
 
 
@@ -29,14 +29,14 @@ def test_situations_are_kept_apart() -> None:
     far = [step("forward", metres) for metres in ("0.5", "3.0", "5.0") for _ in range(ENOUGH)]
     blind = [step("forward", "unknown", failed=True) for _ in range(ENOUGH + 1)]
     assert distil_lessons([*near, *far, *blind, *SAFE]) == [
-        f"forward when clear ahead is unknown failed {ENOUGH + 1} of {ENOUGH + 1} times",
-        f"forward with clear ahead below 0.3 failed {ENOUGH} of {ENOUGH} times",
+        f"clear ahead unknown: not forward (failed {ENOUGH + 1} of {ENOUGH + 1})",
+        f"clear ahead under 0.3: not forward (failed {ENOUGH} of {ENOUGH})",
     ]
 
 
 def test_the_border_belongs_to_the_farther_situation() -> None:
-    assert "below 1.0" in distil_lessons([step("forward", "0.3", failed=True) for _ in range(ENOUGH)] + SAFE)[0]
-    assert "below 5.1" in distil_lessons([step("forward", "1.0", failed=True) for _ in range(ENOUGH)] + SAFE)[0]
+    assert "0.3 to 1.0:" in distil_lessons([step("forward", "0.3", failed=True) for _ in range(ENOUGH)] + SAFE)[0]
+    assert "1.0 or more:" in distil_lessons([step("forward", "1.0", failed=True) for _ in range(ENOUGH)] + SAFE)[0]
 
 
 def test_too_little_evidence_is_no_lesson() -> None:
@@ -63,7 +63,7 @@ def test_success_and_time_outs_are_no_failures() -> None:
 def test_only_the_strongest_are_said() -> None:
     crashes = [step(f"action {c}", "0.2", failed=True) for k, c in enumerate("abcde") for _ in range(ENOUGH + k)]
     lessons = distil_lessons([*crashes, *SAFE], most=2)
-    assert [lesson.split()[1] for lesson in lessons] == ["e", "d"]
+    assert [lesson.partition(" (")[0][-1] for lesson in lessons] == ["e", "d"]
 
 
 def test_nothing_from_nothing() -> None:

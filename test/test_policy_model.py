@@ -98,6 +98,13 @@ def test_lessons_are_read_but_leave_features_alone(model: LanguageModel) -> None
     torch.testing.assert_close(model.phrase_log_probs(SCENES[:1], lessons)[0], expected, **TIGHT)
 
 
+def test_the_evidence_of_a_lesson_is_for_people() -> None:
+    form = PromptFormat()
+    assert form.lessons(["clear ahead 0.2: not back (failed 4 of 6)"]) == "lesson: clear ahead 0.2: not back. "
+    assert form.lessons(["a (b) c.", "(all of it)"]) == "lesson: a (b) c. "
+    assert form.lessons(["x" * 200 + " (failed 4 of 6)"]).count("x") == MAX_LESSON_LENGTH
+
+
 def test_lessons_are_bounded() -> None:
     form = PromptFormat()
     text = form.lessons(["a\nb  c.", "x" * 1000, "", "d", "e", "f", "g"])
@@ -242,7 +249,9 @@ def tiny_language_model_at(folder: Path) -> LanguageModel:
 
 
 def test_missing_folder(tmp_path: Path) -> None:
-    refuses(tmp_path / "absent", "absent")
+    refuses(tmp_path / "absent", "there is no such folder")
+    with pytest.raises(ModelError, match=r"model './absent': there is no such folder"):
+        LanguageModel(LanguageModelConfig(model="./absent", device="cpu"), PHRASES)
 
 
 def test_folder_without_config(tmp_path: Path) -> None:
@@ -254,6 +263,40 @@ def test_config_that_is_none(tmp_path: Path, content: str) -> None:
     save_tiny_model(tmp_path / "model")
     (tmp_path / "model" / "config.json").write_text(content)
     refuses(tmp_path / "model", "cannot be loaded")
+
+
+@pytest.mark.parametrize(
+    "nonsense",
+    [
+        {"hidden_size": "abc"},
+        {"hidden_size": None},
+        {"num_attention_heads": 0},
+        {"num_attention_heads": 5},
+        {"num_key_value_heads": 3},
+        {"num_hidden_layers": -1},
+        {"vocab_size": 100},
+        {"hidden_act": "no such"},
+        {"max_position_embeddings": "many"},
+        {"model_type": "no such"},
+        {"rope_parameters": {"rope_type": "no such"}},
+    ],
+)
+def test_config_that_holds_nonsense(tmp_path: Path, nonsense: dict[str, object]) -> None:
+    folder = save_tiny_model(tmp_path / "model")
+    path = folder / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | nonsense))
+    refuses(folder, "model '")
+
+
+def test_vocabulary_smaller_than_the_tokenizers(tmp_path: Path) -> None:
+    folder = save_tiny_model(tmp_path / "model")
+    tensors = load_file(folder / "model.safetensors")
+    name = next(name for name in tensors if "embed_tokens" in name)
+    tensors[name] = tensors[name][:100].contiguous()
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    path = folder / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"vocab_size": 100}))
+    refuses(folder, "its tokenizer has tokens up to .*, its vocabulary ends at 99")
 
 
 @pytest.mark.parametrize("damage", ["missing", "shape"])
@@ -281,7 +324,7 @@ def test_padding_token_outside_the_vocabulary(tmp_path: Path) -> None:
     tokenizer = tiny_tokenizer()
     tokenizer.add_special_tokens({"pad_token": "<pad>"})
     tokenizer.save_pretrained(folder)
-    refuses(folder, "'<pad>' is outside the model's vocabulary")
+    refuses(folder, "its tokenizer has tokens up to ")
 
 
 def test_models_that_are_not_causal(tmp_path: Path) -> None:

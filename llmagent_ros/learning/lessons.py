@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Sequence
 
 from llmagent_ros.types import Transition
@@ -19,7 +19,8 @@ def distil_lessons(transitions: Sequence[Transition], most: int = 3) -> list[str
     """Which actions ended episodes badly, and when; strongest evidence first.
 
     A lesson is said only after MIN_EVIDENCE bad endings, and if their share is well above that of all actions beyond
-    chance: by the lower end of Wilson's interval. It carries its counts, so that a person can judge it.
+    chance: by the lower end of Wilson's interval. Its counts follow in parentheses, which a person reads and the prompt
+    leaves out: "clear ahead under 0.3: not forward (failed 4 of 6)". Its words are those of scenes.
     """
     tried: Counter[tuple[str, str]] = Counter()
     failed: Counter[tuple[str, str]] = Counter()
@@ -28,14 +29,13 @@ def distil_lessons(transitions: Sequence[Transition], most: int = 3) -> list[str
         tried[case] += 1
         failed[case] += transition.terminated and transition.reward < 0
     total = sum(failed.values()) / max(sum(tried.values()), 1)
-    found: dict[str, tuple[float, str]] = defaultdict(lambda: (0.0, ""))
+    found: list[tuple[float, str]] = []
     for (action, situation), count in tried.items():
         bad = failed[action, situation]
         share = _at_least(bad, count)
         if bad >= MIN_EVIDENCE and share > total + _MARGIN:
-            text = f"{action} {situation} failed {bad} of {count} times"
-            found[f"{action} {situation}"] = max(found[f"{action} {situation}"], (share, text))
-    return [text for _, text in sorted(found.values(), reverse=True)[:most]]
+            found.append((share, f"{situation}: not {action} (failed {bad} of {count})"))
+    return [text for _, text in sorted(found, reverse=True)[:most]]
 
 
 def _at_least(count: int, total: int) -> float:
@@ -49,6 +49,6 @@ def _situation(scene: str) -> str:
     """What stood in front, in words that can be counted."""
     match = _CLEARANCE.search(scene)
     if match is None:
-        return "when clear ahead is unknown"
+        return "clear ahead unknown"
     metres = float(match.group(1))
-    return f"with clear ahead below {0.3 if metres < 0.3 else 1.0 if metres < 1.0 else 5.1:.1f}"
+    return "clear ahead " + ("under 0.3" if metres < 0.3 else "0.3 to 1.0" if metres < 1.0 else "1.0 or more")

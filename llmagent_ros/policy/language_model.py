@@ -14,7 +14,6 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from peft.utils import get_peft_model_state_dict, set_peft_model_state_dict
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
-from safetensors import SafetensorError
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache
 from transformers.utils import logging as transformers_logging
@@ -243,30 +242,60 @@ def model_digest(model: torch.nn.Module) -> str:
 
 
 def _load_base(name: str, device: torch.device, dtype: str) -> tuple[Any, Any]:
-    torch_dtype = _dtype(dtype, device)
-    if Path(name).expanduser().exists() and not (Path(name).expanduser() / "config.json").is_file():
-        raise ModelError(f"model {name!r}: no config.json in that folder, so it is not a Hugging Face model")
+    """The frozen model and its tokenizer. Raises as `LanguageModel`."""
+    torch_dtype, source = _dtype(dtype, device), _source(name)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(name)
-        loaded: Any = AutoModelForCausalLM.from_pretrained(
-            name, dtype=torch_dtype, output_loading_info=True, ignore_mismatched_sizes=True  # which are told below
+        tokenizer = AutoTokenizer.from_pretrained(source)
+        model, report = AutoModelForCausalLM.from_pretrained(
+            source, dtype=torch_dtype, output_loading_info=True, ignore_mismatched_sizes=True  # which are told below
         )
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
-        raise ModelError(f"model {name!r} cannot be loaded: {' '.join(str(error).split())[:300]}") from error
-    model, report = loaded
+    except Exception as error:  # whatever a config.json that holds nonsense makes its model's code raise
+        raise _cannot(name, "be loaded", error) from error
     lacking = sorted(str(key) for key in (*report["missing_keys"], *report["mismatched_keys"]))
     if lacking:
         raise ModelError(f"model {name!r}: {len(lacking)} tensors missing or of a wrong shape, first {lacking[0]!r}")
+    _check_tokenizer(name, tokenizer, model)
+    model.requires_grad_(False)
+    model = model.to(device).eval()
+    try:
+        _check_causal(name, model)
+    except ModelError:
+        raise
+    except Exception as error:  # a configuration that loads and cannot compute, e.g. heads that do not fit the width
+        raise _cannot(name, "compute", error) from error
+    return model, tokenizer
+
+
+def _source(name: str) -> str:
+    """What to load a model from: a folder that is there, or a name for the hub.
+
+    Raises:
+        ModelError: it looks like a path, and no model is there.
+    """
+    path = Path(name).expanduser()
+    if (path / "config.json").is_file():
+        return str(path)
+    if path.exists():
+        raise ModelError(f"model {name!r}: no config.json in that folder, so it is not a Hugging Face model")
+    if name.startswith((".", "/", "~")) or name.endswith("/") or name.count("/") > 1:
+        raise ModelError(f"model {name!r}: there is no such folder; valid: a folder with a model, or a name")
+    return name
+
+
+def _cannot(name: str, what: str, error: Exception) -> ModelError:
+    reason = " ".join(str(error).split())[:300] or "no reason given"
+    return ModelError(f"model {name!r} cannot {what}: {type(error).__name__}: {reason}")
+
+
+def _check_tokenizer(name: str, tokenizer: Any, model: Any) -> None:
+    """Raises ModelError unless there is a padding token, and every token has an embedding."""
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
     if tokenizer.pad_token_id is None:
         raise ModelError(f"model {name!r}: its tokenizer has no padding, end or unknown token")
-    if tokenizer.pad_token_id >= model.get_input_embeddings().num_embeddings:
-        raise ModelError(f"model {name!r}: its tokenizer's {tokenizer.pad_token!r} is outside the model's vocabulary")
-    model.requires_grad_(False)
-    model = model.to(device).eval()
-    _check_causal(name, model)
-    return model, tokenizer
+    highest, rows = max(tokenizer.get_vocab().values()), model.get_input_embeddings().num_embeddings
+    if highest >= rows:
+        raise ModelError(f"model {name!r}: its tokenizer has tokens up to {highest}, its vocabulary ends at {rows - 1}")
 
 
 @torch.inference_mode()

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 MAX_LESSONS = 5
 MAX_LESSON_LENGTH = 160  # characters
+_EVIDENCE = re.compile(r"\s*\([^()]*\)\.?$")
 
 
 @dataclass(frozen=True)
@@ -31,5 +33,7 @@ class PromptFormat:
 
     @staticmethod
     def lessons(lessons: Sequence[str]) -> str:
-        lines = [" ".join(lesson.split())[:MAX_LESSON_LENGTH].rstrip(".") for lesson in lessons[:MAX_LESSONS]]
+        """Each without the evidence that it ends with in parentheses: counts that change would make it another text."""
+        words = [_EVIDENCE.sub("", " ".join(lesson.split())) for lesson in lessons[:MAX_LESSONS]]
+        lines = [line[:MAX_LESSON_LENGTH].rstrip(".") for line in words]
         return "".join(f"lesson: {line}. " for line in lines if line)

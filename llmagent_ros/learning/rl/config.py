@@ -27,7 +27,7 @@ class LearnerConfig:
         demo_share: share of a batch from demonstrations and interventions, when there are any (RLPD).
         actor_every: critic updates for one update of the adapter; 0 leaves the adapter alone.
         actor_batch, actor_learning_rate: of it.
-        lesson_share: share of the adapter's updates with the lessons before the scene, so that it reads scenes alike
+        lesson_share: share of the adapter's updates with lessons before the scene, so that it reads scenes alike
             with and without them.
         kl_weight: of KL(adapter || deployed adapter). clone_weight: of imitating demonstrations.
         max_gradient: norm at which gradients are clipped. max_loss: a critic loss beyond it is divergence.
@@ -36,7 +36,7 @@ class LearnerConfig:
     gamma: Annotated[float, Field(gt=0, lt=1)] = 0.97
     n_step: Annotated[int, Field(gt=0)] = 3
     beta: Positive = 0.05
-    batch_size: Annotated[int, Field(gt=0)] = 256
+    batch_size: Annotated[int, Field(gt=0)] = 128
     learning_rate: Positive = 5e-4
     target_rate: Annotated[float, Field(gt=0, le=1)] = 0.01
     updates_per_step: Positive = 2.0

@@ -146,7 +146,7 @@ class Learner:
         batch = self.replay.sample(c.actor_batch, 1, c.gamma, self._rng, self._demo_share())
         scenes = self.replay.texts(batch.scene_id)
         values = self.critic.values(torch.from_numpy(self.replay.features(batch.scene_id)).to(_device(self.critic)))
-        lessons = self.lessons if self.lessons and self._rng.random() < c.lesson_share else ()
+        lessons = self._some_lessons()
         with torch.no_grad():
             deployed = self._deployed_log_probs(scenes, lessons) if c.kl_weight else None
         log_probs = self.model.phrase_log_probs(scenes, lessons)
@@ -164,6 +164,12 @@ class Learner:
             loss = loss - c.clone_weight * chosen.mean()
         self._step(loss, self._actor_optimiser, self._adapter, "actor")
         return stats
+
+    def _some_lessons(self) -> tuple[str, ...]:
+        """In `lesson_share` of the updates the first one, two or more, as the acting policy may read any number."""
+        if not self.lessons or self._rng.random() >= self.config.lesson_share:
+            return ()
+        return self.lessons[: int(self._rng.integers(1, len(self.lessons) + 1))]
 
     def _deployed_log_probs(self, scenes: Sequence[str], lessons: Sequence[str]) -> Tensor:
         """The deployed adapter's log-probabilities; the learning one is put aside for the moment."""
