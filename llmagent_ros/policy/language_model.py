@@ -89,7 +89,8 @@ class LanguageModel:
                 linear = {n.rsplit(".", 1)[-1] for n, m in base.named_modules() if isinstance(m, torch.nn.Linear)}
                 raise ModelError(f"target_modules {targets!r}: {error}; linear layers: {sorted(linear)}") from error
         self.model.eval()
-        self._phrase_ids, self._phrase_mask = self._tokenize_phrases()
+        self._adapted: list[Any] = [m for m in self.model.modules() if hasattr(m, "_disable_adapters")]
+        self._phrase_ids, self._phrase_mask, self._beginnings, self._beginning_of = self._tokenize_phrases()
 
     # --- what it computes -------------------------------------------------------------------------
 
@@ -105,7 +106,7 @@ class LanguageModel:
         """
         ids, mask = self._tokenize([self.form.prompt(scene) for scene in scenes])
         with self._without_adapter():
-            hidden = self._forward(ids, mask, output_hidden_states=True).hidden_states[-2]
+            hidden = self._forward(ids, mask, output_hidden_states=True, logits_to_keep=1).hidden_states[-2]
         features = cue_features(hidden.float(), mask, self._cue_tokens)
         return self._projection(features) if self._projection is not None else features
 
@@ -116,7 +117,8 @@ class LanguageModel:
 
         A phrase's score is the mean log-probability of its tokens after the prompt, so that long phrases are not at a
         disadvantage; the scores are normalised over the vocabulary. The prompt runs through the model once and its
-        cache is shared by all phrases. Differentiable with respect to the adapter.
+        cache is shared by all phrases; so do beginnings that phrases have in common. Differentiable with respect to
+        the adapter.
         """
         prompts = [self.form.prompt(scene, lessons) for scene in scenes]
         if adapter:
@@ -126,21 +128,20 @@ class LanguageModel:
 
     def _phrase_log_probs(self, prompts: Sequence[str]) -> Tensor:
         ids, mask = self._tokenize(prompts)
-        batch, count = len(prompts), len(self.phrases)
-        prefix = self._forward(ids, mask, use_cache=True)
+        batch, count = len(prompts), len(self._beginnings)
+        prefix = self._forward(ids, mask, use_cache=True, logits_to_keep=1)
         phrase_ids, phrase_mask = self._phrase_ids, self._phrase_mask
         first = prefix.logits[:, -1].float().log_softmax(-1)  # (B, V)
         scores = first[:, phrase_ids[:, 0]]  # (B, P)
-        length = phrase_ids.shape[1]
-        if length > 1:
+        if count:
             cache = _repeat_cache(prefix.past_key_values, count)
-            inputs = phrase_ids[:, :-1].repeat(batch, 1)  # (B*P, L-1)
-            full_mask = torch.cat([mask.repeat_interleave(count, 0), phrase_mask[:, :-1].repeat(batch, 1)], dim=1)
+            inputs = self._beginnings.repeat(batch, 1)  # (B*N, L-1); what stands after a beginning is never looked at
+            full_mask = torch.cat([mask.repeat_interleave(count, 0), torch.ones_like(inputs)], dim=1)
             out = self._forward(inputs, full_mask, past=cache)
-            log_probs = out.logits.float().log_softmax(-1)  # (B*P, L-1, V)
-            targets = phrase_ids[:, 1:].repeat(batch, 1)
-            rest = log_probs.gather(-1, targets[..., None])[..., 0] * phrase_mask[:, 1:].repeat(batch, 1)
-            scores = scores + rest.sum(-1).view(batch, count)
+            log_probs = out.logits.float().log_softmax(-1).unflatten(0, (batch, count))  # (B, N, L-1, V)
+            targets = phrase_ids[:, 1:].expand(batch, -1, -1)[..., None]  # (B, P, L-1, 1)
+            rest = log_probs[:, self._beginning_of].gather(-1, targets)[..., 0] * phrase_mask[:, 1:]
+            scores = scores + rest.sum(-1)
         return (scores / phrase_mask.sum(-1)).log_softmax(-1)
 
     # --- the adapter --------------------------------------------------------------------------------
@@ -184,13 +185,12 @@ class LanguageModel:
     @contextmanager
     def _without_adapter(self) -> Iterator[None]:
         # PEFT's own context also flips requires_grad; layers are switched directly to leave it alone.
-        layers: list[Any] = [m for m in self.model.modules() if hasattr(m, "_disable_adapters")]
-        for layer in layers:
+        for layer in self._adapted:
             layer._disable_adapters = True
         try:
             yield
         finally:
-            for layer in layers:
+            for layer in self._adapted:
                 layer._disable_adapters = False
 
     def _forward(self, ids: Tensor, mask: Tensor, past: Any = None, **options: Any) -> Any:
@@ -210,13 +210,17 @@ class LanguageModel:
         mask = torch.tensor([[0] * (length - len(t)) + [1] * len(t) for t in encoded], device=self.device)
         return ids, mask
 
-    def _tokenize_phrases(self) -> tuple[Tensor, Tensor]:
-        """Right-padded ids and mask of the phrases, (P, L)."""
+    def _tokenize_phrases(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Right-padded ids and mask of the phrases, (P, L); the N different beginnings of those of several tokens,
+        that is all tokens but the last, (N, L-1); and the beginning of each phrase, (P,), of one token: any."""
         encoded = [self.tokenizer(self.form.phrase(p), add_special_tokens=False).input_ids for p in self.phrases]
         length, pad = max(map(len, encoded)), int(self.tokenizer.pad_token_id)
         ids = torch.tensor([t + [pad] * (length - len(t)) for t in encoded], device=self.device)
         mask = torch.tensor([[1] * len(t) + [0] * (length - len(t)) for t in encoded], device=self.device)
-        return ids, mask
+        beginnings = list(dict.fromkeys(tuple(t[:-1]) for t in encoded if len(t) > 1))
+        padded = [[*tokens, *[pad] * (length - 1 - len(tokens))] for tokens in beginnings]
+        rows = [beginnings.index(tuple(t[:-1])) if len(t) > 1 else 0 for t in encoded]
+        return ids, mask, torch.tensor(padded, device=self.device), torch.tensor(rows, device=self.device)
 
     def describe(self) -> dict[str, Any]:
         """Name, size and adapter, for logs and bundles."""
