@@ -15,6 +15,7 @@ from transformers import AutoModelForCausalLM, BertConfig, BertForMaskedLM, T5Co
 
 from llmagent_ros.errors import ModelError
 from llmagent_ros.policy.language_model import LanguageModel, LanguageModelConfig
+from llmagent_ros.policy.phrase_tokens import PhraseTokens
 from llmagent_ros.policy.prompt import MAX_LESSON_LENGTH, MAX_LESSONS, PromptFormat
 
 TIGHT = {"rtol": 0.0, "atol": 2e-4}
@@ -48,9 +49,12 @@ def test_phrases_are_ragged() -> None:
     assert len(lengths) > 1
 
 
+@pytest.mark.parametrize("one_pass", [True, False])
 @pytest.mark.parametrize("kind", KINDS)
-def test_scores_equal_a_plain_loop(folders: dict[str, Path], tmp_path: Path, kind: str) -> None:
+def test_scores_equal_a_plain_loop(folders: dict[str, Path], tmp_path: Path, kind: str, one_pass: bool) -> None:
     model = tiny_language_model(folders[kind])
+    assert model._one_pass
+    model._one_pass = one_pass
     base = AutoModelForCausalLM.from_pretrained(folders[kind]).eval()
     expected = torch.stack([plain_log_probs(base, model.tokenizer, model.form.prompt(s)) for s in SCENES])
     assert (expected.max(-1).values - expected.min(-1).values).min() > 0.2, "the phrases must differ to tell anything"
@@ -65,6 +69,39 @@ def test_scores_equal_a_plain_loop(folders: dict[str, Path], tmp_path: Path, kin
     assert (changed - expected).abs().max() > 0.1
     torch.testing.assert_close(model.phrase_log_probs(SCENES), changed, **TIGHT)
     torch.testing.assert_close(model.phrase_log_probs(SCENES, adapter=False), expected, **TIGHT)
+
+
+def test_common_beginnings_are_read_once() -> None:
+    tokens = PhraseTokens.of([[1], [2, 3], [2, 4], [2, 3, 5, 6], [7, 3, 5]], 0, torch.device("cpu"))
+    assert tokens.tail.tolist() == [2, 3, 5, 7, 3]  # of 2, 2 3, 2 3 5, 7, 7 3
+    assert tokens.depth.tolist() == [0, 1, 2, 0, 1]
+    assert tokens.sees.int().tolist() == [
+        [1, 0, 0, 0, 0], [1, 1, 0, 0, 0], [1, 1, 1, 0, 0], [0, 0, 0, 1, 0], [0, 0, 0, 1, 1],
+    ]  # fmt: skip
+    assert tokens.after.tolist() == [[0, 0, 0], [1, 0, 0], [1, 0, 0], [1, 2, 3], [4, 5, 0]]
+
+
+def test_phrases_of_one_token_have_no_tail() -> None:
+    tokens = PhraseTokens.of([[1], [2]], 0, torch.device("cpu"))
+    assert len(tokens.tail) == 0
+    log_probs = torch.tensor([[[0.0, -1.0, -2.0]]])
+    assert tokens.scores(log_probs).tolist() == [[-1.0, -2.0]]
+
+
+def test_a_model_that_does_not_heed_the_mask_is_scored_by_its_cache(
+    folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = tiny_language_model(folders["llama"]).phrase_log_probs(SCENES)
+
+    def blind(self: PhraseTokens, ids: Tensor, mask: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
+        joined, attention, positions = whole(self, ids, mask, dtype)
+        return joined, torch.full_like(attention, torch.finfo(dtype).min).triu(1), positions
+
+    whole = PhraseTokens.joined
+    monkeypatch.setattr(PhraseTokens, "joined", blind)
+    model = tiny_language_model(folders["llama"])
+    assert not model._one_pass
+    torch.testing.assert_close(model.phrase_log_probs(SCENES), expected, **TIGHT)
 
 
 def test_scores_are_means_and_not_sums(model: LanguageModel) -> None:

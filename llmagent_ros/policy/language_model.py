@@ -20,6 +20,7 @@ from transformers.utils import logging as transformers_logging
 
 from llmagent_ros.errors import ModelError
 from llmagent_ros.policy.features import cue_features, cue_tokens, load_projection
+from llmagent_ros.policy.phrase_tokens import PhraseTokens
 from llmagent_ros.policy.prompt import PromptFormat
 
 SHIPPED_BASE = Path(__file__).resolve().parent.parent / "models" / "base"
@@ -90,7 +91,9 @@ class LanguageModel:
                 raise ModelError(f"target_modules {targets!r}: {error}; linear layers: {sorted(linear)}") from error
         self.model.eval()
         self._adapted: list[Any] = [m for m in self.model.modules() if hasattr(m, "_disable_adapters")]
-        self._phrase_ids, self._phrase_mask, self._beginnings, self._beginning_of = self._tokenize_phrases()
+        self._base: Any = self.model.base_model.model
+        self._phrases = self._tokenize_phrases()
+        self._one_pass = self._takes_one_pass()
 
     # --- what it computes -------------------------------------------------------------------------
 
@@ -116,9 +119,8 @@ class LanguageModel:
         """log pi(phrase | lessons, scene) over the closed vocabulary, float32, (B, phrases).
 
         A phrase's score is the mean log-probability of its tokens after the prompt, so that long phrases are not at a
-        disadvantage; the scores are normalised over the vocabulary. The prompt runs through the model once and its
-        cache is shared by all phrases; so do beginnings that phrases have in common. Differentiable with respect to
-        the adapter.
+        disadvantage; the scores are normalised over the vocabulary. Prompt and phrases run through the model in one
+        pass (`PhraseTokens`). Differentiable with respect to the adapter.
         """
         prompts = [self.form.prompt(scene, lessons) for scene in scenes]
         if adapter:
@@ -128,21 +130,43 @@ class LanguageModel:
 
     def _phrase_log_probs(self, prompts: Sequence[str]) -> Tensor:
         ids, mask = self._tokenize(prompts)
-        batch, count = len(prompts), len(self._beginnings)
+        scores = self._scores_in_one_pass if self._one_pass else self._scores_by_cache
+        return scores(ids, mask).log_softmax(-1)
+
+    def _scores_in_one_pass(self, ids: Tensor, mask: Tensor) -> Tensor:
+        phrases, base = self._phrases, self._base
+        ids, attention, positions = phrases.joined(ids, mask, base.dtype)
+        kept = 1 + len(phrases.tail)
+        out = base(
+            input_ids=ids, attention_mask=attention, position_ids=positions, use_cache=False, logits_to_keep=kept
+        )
+        return phrases.scores(out.logits.float().log_softmax(-1))
+
+    def _scores_by_cache(self, ids: Tensor, mask: Tensor) -> Tensor:
+        """The same for models that take no attention mask of ours: the prompt first, then each phrase after it."""
+        batch, (count, length) = len(ids), self._phrases.ids.shape
         prefix = self._forward(ids, mask, use_cache=True, logits_to_keep=1)
-        phrase_ids, phrase_mask = self._phrase_ids, self._phrase_mask
-        first = prefix.logits[:, -1].float().log_softmax(-1)  # (B, V)
-        scores = first[:, phrase_ids[:, 0]]  # (B, P)
-        if count:
-            cache = _repeat_cache(prefix.past_key_values, count)
-            inputs = self._beginnings.repeat(batch, 1)  # (B*N, L-1); what stands after a beginning is never looked at
-            full_mask = torch.cat([mask.repeat_interleave(count, 0), torch.ones_like(inputs)], dim=1)
-            out = self._forward(inputs, full_mask, past=cache)
-            log_probs = out.logits.float().log_softmax(-1).unflatten(0, (batch, count))  # (B, N, L-1, V)
-            targets = phrase_ids[:, 1:].expand(batch, -1, -1)[..., None]  # (B, P, L-1, 1)
-            rest = log_probs[:, self._beginning_of].gather(-1, targets)[..., 0] * phrase_mask[:, 1:]
-            scores = scores + rest.sum(-1)
-        return (scores / phrase_mask.sum(-1)).log_softmax(-1)
+        log_probs = prefix.logits[:, -1].float().log_softmax(-1)  # (B, V)
+        scores = log_probs[:, self._phrases.ids[:, 0]]  # (B, P)
+        if length > 1:
+            phrase_ids, phrase_mask = self._phrases.ids.repeat(batch, 1), self._phrases.mask.repeat(batch, 1)
+            full_mask = torch.cat([mask.repeat_interleave(count, 0), phrase_mask[:, :-1]], dim=1)
+            out = self._forward(phrase_ids[:, :-1], full_mask, past=_repeat_cache(prefix.past_key_values, count))
+            log_probs = out.logits.float().log_softmax(-1)  # (B*P, L-1, V)
+            rest = log_probs.gather(-1, phrase_ids[:, 1:, None])[..., 0] * phrase_mask[:, 1:]
+            scores = scores + rest.sum(-1).view(batch, count)
+        return scores / self._phrases.mask.sum(-1)
+
+    @torch.no_grad()
+    def _takes_one_pass(self) -> bool:
+        """Whether the model heeds the attention mask: both ways then give the same scores of prompts that differ."""
+        ids, mask = self._tokenize([self.form.prompt("nothing seen. did nothing."), self.form.prompt("clear.")])
+        try:
+            at_once = self._scores_in_one_pass(ids, mask)
+        except (TypeError, ValueError, RuntimeError):  # e.g. flash attention, ALiBi
+            return False
+        error = (at_once - self._scores_by_cache(ids, mask)).abs().max()
+        return bool(error < (1e-3 if self._base.dtype == torch.float32 else 0.1))
 
     # --- the adapter --------------------------------------------------------------------------------
 
@@ -195,8 +219,7 @@ class LanguageModel:
 
     def _forward(self, ids: Tensor, mask: Tensor, past: Any = None, **options: Any) -> Any:
         positions = (mask.cumsum(-1) - 1).clamp(min=0)[:, -ids.shape[1] :]
-        base: Any = self.model.base_model.model
-        return base(
+        return self._base(
             input_ids=ids, attention_mask=mask, position_ids=positions, past_key_values=past, **options
         )
 
@@ -210,17 +233,9 @@ class LanguageModel:
         mask = torch.tensor([[0] * (length - len(t)) + [1] * len(t) for t in encoded], device=self.device)
         return ids, mask
 
-    def _tokenize_phrases(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Right-padded ids and mask of the phrases, (P, L); the N different beginnings of those of several tokens,
-        that is all tokens but the last, (N, L-1); and the beginning of each phrase, (P,), of one token: any."""
+    def _tokenize_phrases(self) -> PhraseTokens:
         encoded = [self.tokenizer(self.form.phrase(p), add_special_tokens=False).input_ids for p in self.phrases]
-        length, pad = max(map(len, encoded)), int(self.tokenizer.pad_token_id)
-        ids = torch.tensor([t + [pad] * (length - len(t)) for t in encoded], device=self.device)
-        mask = torch.tensor([[1] * len(t) + [0] * (length - len(t)) for t in encoded], device=self.device)
-        beginnings = list(dict.fromkeys(tuple(t[:-1]) for t in encoded if len(t) > 1))
-        padded = [[*tokens, *[pad] * (length - 1 - len(tokens))] for tokens in beginnings]
-        rows = [beginnings.index(tuple(t[:-1])) if len(t) > 1 else 0 for t in encoded]
-        return ids, mask, torch.tensor(padded, device=self.device), torch.tensor(rows, device=self.device)
+        return PhraseTokens.of(encoded, int(self.tokenizer.pad_token_id), self.device)
 
     def describe(self) -> dict[str, Any]:
         """Name, size and adapter, for logs and bundles."""
@@ -250,11 +265,12 @@ def _load_base(name: str, device: torch.device, dtype: str) -> tuple[Any, Any]:
     torch_dtype, source = _dtype(dtype, device), _source(name)
     try:
         tokenizer = AutoTokenizer.from_pretrained(source)
-        model, report = AutoModelForCausalLM.from_pretrained(
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
             source, dtype=torch_dtype, output_loading_info=True, ignore_mismatched_sizes=True  # which are told below
         )
     except Exception as error:  # whatever a config.json that holds nonsense makes its model's code raise
         raise _cannot(name, "be loaded", error) from error
+    model, report = loaded
     lacking = sorted(str(key) for key in (*report["missing_keys"], *report["mismatched_keys"]))
     if lacking:
         raise ModelError(f"model {name!r}: {len(lacking)} tensors missing or of a wrong shape, first {lacking[0]!r}")
@@ -305,7 +321,8 @@ def _check_tokenizer(name: str, tokenizer: Any, model: Any) -> None:
 @torch.inference_mode()
 def _check_causal(name: str, model: Any) -> None:
     """A bidirectional model may load under a causal head (BERT does): it keeps no key-value cache to go on from."""
-    output = model(input_ids=torch.zeros(1, 1, dtype=torch.long, device=model.device), use_cache=True)
+    token = torch.zeros(1, 1, dtype=torch.long, device=model.device)
+    output = model(input_ids=token, use_cache=True, logits_to_keep=1)
     if not getattr(getattr(output, "past_key_values", None), "layers", None):
         raise ModelError(f"model {name!r}: {type(model).__name__} is no causal language model with a key-value cache")
 
