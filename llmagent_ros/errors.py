@@ -27,6 +27,11 @@ class UnknownNameError(ConfigError):
         super().__init__(f"unknown {kind} {str(name)!r}; valid: {listed}")
         self.kind = kind
         self.name = name
+        self._listed = listed
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Exceptions are pickled by their message alone, which does not fit this constructor (worker processes)."""
+        return UnknownNameError, (self.kind, self.name, self._listed.split(", "))
 
 
 class ModelError(LlmAgentError):

@@ -48,6 +48,7 @@ def check_whole(out: Path) -> None:
         (["sim", "mode:=fast"], "unknown value of launch argument mode 'fast'", "valid: lockstep, realtime"),
         (["sim", "headless:=perhaps"], "launch argument headless 'perhaps'", "valid: auto, false, true"),
         (["sim", "console:=x"], "launch argument console 'x'", "valid: auto, false, true"),
+        ([], "launch: no FILE", "valid: robot, sim, teleop"),
         (["simm"], "unknown launch file 'simm'", "robot, sim, teleop"),
         (["sim", "task=navigate"], "'task=navigate'", "name:=value"),
         (["robot"], "robot", "robot"),

@@ -48,7 +48,6 @@ def write_shard(robot: str, task: str, shard: int, steps: int, folder: Path) -> 
     """Writes one shard; one that is there already is left as it is."""
     path = folder / f"{robot}-{task}-{steps}-{shard:03d}.jsonl"
     if not path.exists():
-        folder.mkdir(parents=True, exist_ok=True)
         write_log(explore(robot, task, shard, steps), path)
     return path
 

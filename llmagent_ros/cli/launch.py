@@ -7,11 +7,15 @@ import os
 import shlex
 import sys
 import tempfile
+import textwrap
+from collections.abc import Sequence
 from pathlib import Path
 
+from llmagent_ros.errors import ConfigError
 from llmagent_ros.launching import description, packages
 from llmagent_ros.launching.context import Argument
 from llmagent_ros.launching.output import Writer, log_file, wants_colour
+from llmagent_ros.launching.process import ProcessSpec
 from llmagent_ros.launching.supervisor import Supervisor
 
 HELP = "run a launch file, with the arguments of ros2 launch"
@@ -20,14 +24,17 @@ TERMINAL = "LLMAGENT_TTY"  # for processes that draw on the terminal: its path, 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> argparse.ArgumentParser:
     parser = subparsers.add_parser("launch", help=HELP, description=__doc__)
-    parser.add_argument("file", metavar="FILE", help="a launch file of the package, e.g. sim, or a path")
+    shipped = ", ".join(packages.launch_files())
+    parser.add_argument("file", metavar="FILE", nargs="?", help=f"a launch file of the package ({shipped}), or a path")
     parser.add_argument("arguments", metavar="name:=value", nargs="*", help="launch arguments")
     parser.add_argument("-s", "--show-args", action="store_true", help="say which arguments FILE takes")
-    parser.add_argument("-n", "--dry-run", action="store_true", help="print the command lines, start nothing")
+    parser.add_argument("-n", "--dry-run", action="store_true", help="print what would be started")
     return parser
 
 
 def run(args: argparse.Namespace) -> int:
+    if args.file is None:
+        raise ConfigError(f"launch: no FILE; valid: {', '.join(packages.launch_files())}, or a path")
     path = packages.launch_file(args.file)
     if args.show_args:
         _print_arguments(description.arguments(path))
@@ -36,8 +43,7 @@ def run(args: argparse.Namespace) -> int:
     with tempfile.TemporaryDirectory(prefix="llmagent_launch_") as scratch:
         launch = description.expand(path, given, Path(scratch), _environment())
         if args.dry_run:
-            for spec in launch.processes:
-                print(f"{spec.name}: {shlex.join(spec.command)}")
+            _print_processes(launch.processes, Path(scratch))
             return 0
         logged = any(spec.output != "screen" for spec in launch.processes)
         log = log_file(os.environ) if logged else None
@@ -58,6 +64,14 @@ def _environment() -> dict[str, str]:
     if sys.stdout.isatty():
         environment[TERMINAL] = os.ttyname(sys.stdout.fileno())
     return environment
+
+
+def _print_processes(processes: Sequence[ProcessSpec], scratch: Path) -> None:
+    """The command lines, each with the parameter files that are gone afterwards."""
+    for spec in processes:
+        print(f"{spec.name}: {shlex.join(spec.command)}")
+        for path in [Path(word) for word in spec.command if Path(word).parent == scratch]:
+            print(textwrap.indent(f"{path}:\n{path.read_text(encoding='utf-8')}", "    "), end="")
 
 
 def _print_arguments(arguments: list[Argument]) -> None:

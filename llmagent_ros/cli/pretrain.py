@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
+import os
+import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -25,10 +28,10 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument("out", type=Path, help="folder for the model; OUT.logs and OUT.training are kept to go on with")
     parser.add_argument("--robot", default="sim_diffdrive", help="robot contract (default: %(default)s)")
     parser.add_argument("--tasks", nargs="+", default=["explore"], help="tasks to log (default: explore)")
-    parser.add_argument("--log-steps", type=int, default=40_000, help="steps to log of each task (default: 40000)")
-    parser.add_argument("--steps", type=int, default=5000, help="training steps (default: %(default)s)")
+    parser.add_argument("--log-steps", type=_count, default=40_000, help="steps to log of each task (default: 40000)")
+    parser.add_argument("--steps", type=_count, default=5000, help="training steps (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of the training (default: %(default)s)")
-    parser.add_argument("--workers", type=int, default=2, help="processes that log, threads that train (default: 2)")
+    parser.add_argument("--workers", type=_count, default=2, help="processes that log, threads that train (default: 2)")
     return parser
 
 
@@ -39,8 +42,7 @@ def run(args: argparse.Namespace) -> int:
     from llmagent_ros.policy.logs import read_log
     from llmagent_ros.policy.prompt import PromptFormat
 
-    if args.out.exists() and any(args.out.iterdir()):
-        raise ConfigError(f"{args.out}: is not empty; a model is never overwritten")
+    _check(args)
     logs = _log(args)
     steps = [step for path in logs for step in read_log(path)]
     held_out, steps = steps[-_HELD_OUT:], steps[:-_HELD_OUT]
@@ -74,6 +76,29 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
+    return int(text)
+
+
+def _check(args: argparse.Namespace) -> None:
+    """What can be told before hours of work."""
+    from llmagent_ros.contract import load_contract
+    from llmagent_ros.simulation.task import load_task
+
+    load_contract(args.robot)
+    for task in args.tasks:
+        load_task(task)
+    if args.out.is_dir() and any(args.out.iterdir()):
+        raise ConfigError(f"{args.out}: is not empty; a model is never overwritten")
+    if args.out.exists() and not args.out.is_dir():
+        raise ConfigError(f"{args.out}: is a file; a model is a folder")
+    nearest = next(folder for folder in args.out.absolute().parents if folder.exists())
+    if not nearest.is_dir() or not os.access(nearest, os.W_OK):
+        raise ConfigError(f"{args.out}: nothing can be written in {nearest}")
+
+
 def add_projection(folder: Path, scenes: Sequence[str], robot: str) -> None:
     """Fits the features' projection to the scenes of the logs and saves it beside the model."""
     import torch
@@ -95,11 +120,22 @@ def _log(args: argparse.Namespace) -> list[Path]:
     folder = args.out.with_name(args.out.name + ".logs")
     count = max(1, -(-args.log_steps // _SHARD_STEPS))
     jobs = [(args.robot, task, shard, _SHARD_STEPS, folder) for task in args.tasks for shard in range(count)]
-    with ProcessPoolExecutor(args.workers) as pool:
-        futures = {pool.submit(write_shard, *job): index for index, job in enumerate(jobs)}
-        for number, future in enumerate(as_completed(futures), start=1):
-            print(f"log {number} of {len(jobs)}: {future.result()}", flush=True)
-        return [future.result() for future, _ in sorted(futures.items(), key=lambda item: item[1])]
+    print(f"logging {args.log_steps:,} steps of each of {', '.join(args.tasks)} in {folder}", flush=True)
+    with ProcessPoolExecutor(args.workers, initializer=_leave_signals_to_the_parent) as pool:
+        futures = [pool.submit(write_shard, *job) for job in jobs]
+        try:
+            for number, future in enumerate(as_completed(futures), start=1):
+                print(f"log {number} of {len(jobs)}: {future.result()}", flush=True)
+        except BaseException:  # Ctrl-C too: a shard takes minutes, nobody waits for it
+            pool.shutdown(wait=False, cancel_futures=True)
+            for worker in multiprocessing.active_children():
+                worker.terminate()
+            raise
+        return [future.result() for future in futures]
+
+
+def _leave_signals_to_the_parent() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _progress(steps: int) -> Callable[[int, float, float], None]:

@@ -73,5 +73,10 @@ def launch_file(name: str) -> Path:
             if path.suffix != ".xml":
                 raise ConfigError(f"{path}: only launch files in XML can be run here; ros2 launch runs the others")
             return path.resolve()
-    shipped = [path.name.removesuffix(".launch.xml") for path in folder.glob("*.launch.xml")]
-    raise UnknownNameError("launch file", name, [*shipped, "path to a .launch.xml file"])
+    raise UnknownNameError("launch file", name, [*launch_files(), "path to a .launch.xml file"])
+
+
+def launch_files() -> list[str]:
+    """The names of the launch files that ship."""
+    folder = config.share_dir() / "launch"
+    return sorted(path.name.removesuffix(".launch.xml") for path in folder.glob("*.launch.xml"))

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from llmagent_ros.errors import ConfigError
+from llmagent_ros.errors import ConfigError, StoreError
 
 
 @dataclass(frozen=True)
@@ -21,14 +21,24 @@ class LoggedStep:
 
 
 def write_log(steps: Iterable[LoggedStep], path: Path) -> int:
-    """Writes JSON lines; returns how many. The file appears only when it is complete."""
+    """Writes JSON lines; returns how many. The file appears only when it is complete.
+
+    Raises:
+        StoreError: it cannot be written; nothing is left.
+    """
     partial = path.with_suffix(path.suffix + ".partial")
     count = 0
-    with partial.open("w", encoding="utf-8") as file:
-        for step in steps:
-            file.write(json.dumps(asdict(step)) + "\n")
-            count += 1
-    partial.replace(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with partial.open("w", encoding="utf-8") as file:
+            for step in steps:
+                file.write(json.dumps(asdict(step)) + "\n")
+                count += 1
+        partial.replace(path)
+    except OSError as error:
+        if partial.exists():
+            partial.unlink()
+        raise StoreError(f"{path}: cannot be written: {error.strerror}") from error
     return count
 
 
