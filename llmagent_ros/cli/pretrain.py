@@ -121,21 +121,20 @@ def _log(args: argparse.Namespace) -> list[Path]:
     count = max(1, -(-args.log_steps // _SHARD_STEPS))
     jobs = [(args.robot, task, shard, _SHARD_STEPS, folder) for task in args.tasks for shard in range(count)]
     print(f"logging {args.log_steps:,} steps of each of {', '.join(args.tasks)} in {folder}", flush=True)
-    with ProcessPoolExecutor(args.workers, initializer=_leave_signals_to_the_parent) as pool:
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # workers inherit it: Ctrl-C is for this process
+    pool = ProcessPoolExecutor(args.workers)
+    try:
         futures = [pool.submit(write_shard, *job) for job in jobs]
-        try:
-            for number, future in enumerate(as_completed(futures), start=1):
-                print(f"log {number} of {len(jobs)}: {future.result()}", flush=True)
-        except BaseException:  # Ctrl-C too: a shard takes minutes, nobody waits for it
-            pool.shutdown(wait=False, cancel_futures=True)
-            for worker in multiprocessing.active_children():
-                worker.terminate()
-            raise
-        return [future.result() for future in futures]
-
-
-def _leave_signals_to_the_parent() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+        for number, future in enumerate(as_completed(futures), start=1):
+            print(f"log {number} of {len(jobs)}: {future.result()}", flush=True)
+    except BaseException:  # Ctrl-C too: a shard takes minutes, nobody waits for it
+        for worker in multiprocessing.active_children():
+            worker.terminate()
+        raise
+    finally:
+        pool.shutdown(cancel_futures=True)
+    return [future.result() for future in futures]
 
 
 def _progress(steps: int) -> Callable[[int, float, float], None]:
