@@ -8,6 +8,7 @@ import re
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -56,9 +57,13 @@ def test_ctrl_c_while_it_logs(tmp_path: Path) -> None:
         words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True, bufsize=1
     )
     assert process.stdout is not None
-    said = process.stdout.readline()  # that it begins
-    os.killpg(process.pid, signal.SIGINT)
-    rest, _ = process.communicate(timeout=30)
+    try:
+        said = process.stdout.readline()  # that it begins
+        os.killpg(process.pid, signal.SIGINT)
+        rest, _ = process.communicate(timeout=30)
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
     assert process.returncode == 130, rest
     assert "Traceback" not in rest
     assert re.match("logging 20,000 steps", said)

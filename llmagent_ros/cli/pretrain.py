@@ -121,11 +121,14 @@ def _log(args: argparse.Namespace) -> list[Path]:
     count = max(1, -(-args.log_steps // _SHARD_STEPS))
     jobs = [(args.robot, task, shard, _SHARD_STEPS, folder) for task in args.tasks for shard in range(count)]
     print(f"logging {args.log_steps:,} steps of each of {', '.join(args.tasks)} in {folder}", flush=True)
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # workers inherit it: Ctrl-C is for this process
+    interrupts: list[int] = []  # a fork is not to be interrupted; and workers keep this handler: Ctrl-C is not for them
+    handler = signal.signal(signal.SIGINT, lambda number, frame: interrupts.append(number))
     pool = ProcessPoolExecutor(args.workers)
     try:
         futures = [pool.submit(write_shard, *job) for job in jobs]
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+        signal.signal(signal.SIGINT, handler)
+        if interrupts:
+            raise KeyboardInterrupt
         for number, future in enumerate(as_completed(futures), start=1):
             print(f"log {number} of {len(jobs)}: {future.result()}", flush=True)
     except BaseException:  # Ctrl-C too: a shard takes minutes, nobody waits for it
