@@ -117,7 +117,10 @@ def test_wrong_robot_contracts(tmp_path: Path) -> None:
     with Graph(tmp_path) as graph:
         words = ("-m", "llmagent_ros.nodes.perception_node", "--ros-args", "-p")
         robots = (unknown_key, no_choice, malformed)
-        processes = [graph.run(f"perception{n}", *words, f"robot:={path}") for n, path in enumerate(robots)]
+        processes = [  # each in its namespace: nodes of one name are refused for that
+            graph.run(f"perception{n}", *words, f"robot:={path}", "-r", f"__ns:=/robot{n}")
+            for n, path in enumerate(robots)
+        ]
         lines = [refused(graph, process) for process in processes]
     assert f"{unknown_key}: unknown key 'sensers'; valid: actions, control_period, description, footprint" in lines[0]
     assert f"{no_choice}: " in lines[1] and "at least two phrases are needed" in lines[1]
