@@ -23,15 +23,15 @@ class UnknownNameError(ConfigError):
     """
 
     def __init__(self, kind: str, name: object, choices: Iterable[object]) -> None:
-        listed = ", ".join(sorted(str(choice) for choice in choices)) or "(none)"
+        self.choices = tuple(sorted(str(choice) for choice in choices))
+        listed = ", ".join(self.choices) or "(none)"
         super().__init__(f"unknown {kind} {str(name)!r}; valid: {listed}")
         self.kind = kind
         self.name = name
-        self._listed = listed
 
     def __reduce__(self) -> tuple[object, ...]:
         """Exceptions are pickled by their message alone, which does not fit this constructor (worker processes)."""
-        return UnknownNameError, (self.kind, self.name, self._listed.split(", "))
+        return UnknownNameError, (self.kind, self.name, self.choices)
 
 
 class ModelError(LlmAgentError):

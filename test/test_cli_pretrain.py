@@ -71,9 +71,10 @@ def test_ctrl_c_while_it_logs(tmp_path: Path) -> None:
 
 
 def test_an_unknown_name_crosses_processes() -> None:
-    error = UnknownNameError("task", "nope", ["b", "a"])
-    again = pickle.loads(pickle.dumps(error))
-    assert str(again) == str(error) and (again.kind, again.name) == ("task", "nope")
+    for choices in ([], ["b", "a, or c"]):
+        error = UnknownNameError("task", "nope", choices)
+        again = pickle.loads(pickle.dumps(error))
+        assert str(again) == str(error) and (again.kind, again.name) == ("task", "nope")
 
 
 def test_a_log_that_cannot_be_written_leaves_nothing(tmp_path: Path) -> None:

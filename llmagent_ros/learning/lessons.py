@@ -20,7 +20,7 @@ def distil_lessons(transitions: Sequence[Transition], most: int = 3) -> list[str
 
     A lesson is said only after MIN_EVIDENCE bad endings, and if their share is well above that of all actions beyond
     chance: by the lower end of Wilson's interval. Its counts follow in parentheses, which a person reads and the prompt
-    leaves out: "clear ahead under 0.3: not forward (failed 4 of 6)". Its words are those of scenes.
+    leaves out: "clear ahead under 0.3: not forward (failed 4 of 6)".
     """
     tried: Counter[tuple[str, str]] = Counter()
     failed: Counter[tuple[str, str]] = Counter()

@@ -87,7 +87,7 @@ def _run(factories: Sequence[Callable[[], RosNode]], argv: list[str] | None) -> 
                 node.autostart()
                 on_signal.starting = False
         gc.collect()
-        gc.freeze()  # what is loaded stays, and looking through it in the middle of a run takes a quarter of a second
+        gc.freeze()  # what is loaded stays; looking through all of it in the middle of a run holds a decision up
         code = _spin_all(nodes, on_signal.stop)
     except _Interrupted as interrupted:
         code = 128 + int(interrupted.args[0])

@@ -206,7 +206,7 @@ class LanguageModel:
                 parameter.copy_(state[name])
 
     def _adapter_by_file_name(self) -> dict[str, torch.nn.Parameter]:
-        """The adapter's parameters by the names that PEFT gives them in files; asking PEFT each time takes 20 ms."""
+        """The adapter's parameters by the names that PEFT gives them in files; asking PEFT at each swap is slow."""
         mark = f".{ADAPTER}."
         found = {n.replace(mark, "."): p for n, p in self.model.named_parameters() if mark in n}
         if set(found) != set(get_peft_model_state_dict(self.model, adapter_name=ADAPTER)):
