@@ -1,0 +1,109 @@
+"""Loading the frozen base: any Hugging Face causal language model, or one line that says why not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers.utils import logging as transformers_logging
+
+from llmagent_ros.errors import ModelError
+
+transformers_logging.disable_progress_bar()
+transformers_logging.set_verbosity_error()  # tensors that are missing are an error of ours, of one line
+
+
+def load_base(name: str, device: torch.device, dtype: str) -> tuple[Any, Any]:
+    """The frozen model and its tokenizer, which has a padding token.
+
+    Raises:
+        ModelError: it cannot be found or cannot compute, lacks tensors, or is no causal language model.
+    """
+    torch_dtype, source = _dtype(dtype, device), _source(name)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(source)
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            source, dtype=torch_dtype, output_loading_info=True, ignore_mismatched_sizes=True  # which are told below
+        )
+    except Exception as error:  # whatever a config.json that holds nonsense makes its model's code raise
+        raise _cannot(name, "be loaded", error) from error
+    model, report = loaded
+    lacking = sorted(str(key) for key in (*report["missing_keys"], *report["mismatched_keys"]))
+    if lacking:
+        raise ModelError(f"model {name!r}: {len(lacking)} tensors missing or of a wrong shape, first {lacking[0]!r}")
+    _check_tokenizer(name, tokenizer, model)
+    model.requires_grad_(False)
+    model = model.to(device).eval()
+    try:
+        _check_causal(name, model)
+    except ModelError:
+        raise
+    except Exception as error:  # a configuration that loads and cannot compute, e.g. heads that do not fit the width
+        raise _cannot(name, "compute", error) from error
+    return model, tokenizer
+
+
+def _source(name: str) -> str:
+    """What to load a model from: a folder that is there, or a name for the hub.
+
+    Raises:
+        ModelError: it looks like a path, and no model is there.
+    """
+    path = Path(name).expanduser()
+    if (path / "config.json").is_file():
+        return str(path)
+    if path.exists():
+        raise ModelError(f"model {name!r}: no config.json in that folder, so it is not a Hugging Face model")
+    if name.startswith((".", "/", "~")) or name.endswith("/") or name.count("/") > 1:
+        raise ModelError(f"model {name!r}: there is no such folder; valid: a folder with a model, or a name")
+    return name
+
+
+def _cannot(name: str, what: str, error: Exception) -> ModelError:
+    reason = " ".join(str(error).split())[:300] or "no reason given"
+    return ModelError(f"model {name!r} cannot {what}: {type(error).__name__}: {reason}")
+
+
+def _check_tokenizer(name: str, tokenizer: Any, model: Any) -> None:
+    """Raises ModelError unless there is a padding token, and every token has an embedding."""
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
+    if tokenizer.pad_token_id is None:
+        raise ModelError(f"model {name!r}: its tokenizer has no padding, end or unknown token")
+    highest, rows = max(tokenizer.get_vocab().values()), model.get_input_embeddings().num_embeddings
+    if highest >= rows:
+        raise ModelError(f"model {name!r}: its tokenizer has tokens up to {highest}, its vocabulary ends at {rows - 1}")
+
+
+@torch.inference_mode()
+def _check_causal(name: str, model: Any) -> None:
+    """A bidirectional model may load under a causal head (BERT does): it keeps no key-value cache to go on from."""
+    token = torch.zeros(1, 1, dtype=torch.long, device=model.device)
+    output = model(input_ids=token, use_cache=True, logits_to_keep=1)
+    if not getattr(getattr(output, "past_key_values", None), "layers", None):
+        raise ModelError(f"model {name!r}: {type(model).__name__} is no causal language model with a key-value cache")
+
+
+def device_named(name: str) -> torch.device:
+    """The device of a name; "auto" is a GPU where there is one.
+
+    Raises:
+        ModelError: there is no such kind of device.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        return torch.device(name)
+    except RuntimeError as error:
+        raise ModelError(f"device {name!r}; valid: auto, cpu, cuda, cuda:0 …") from error
+
+
+def _dtype(name: str, device: torch.device) -> torch.dtype:
+    choices = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+    if name == "auto":
+        return torch.float32 if device.type == "cpu" else torch.bfloat16
+    if name not in choices:
+        raise ModelError(f"dtype {name!r}; valid: auto, {', '.join(choices)}")
+    return choices[name]
