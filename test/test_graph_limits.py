@@ -52,7 +52,8 @@ def test_the_worlds_word_on_the_moment_of_the_time_limit_counts(world: World) ->
     world.graph.until(lambda: world.scene.wait_for_all_acked(), "not heard")
     world.report(reward=1.0, terminated=True, success=True, reason="reached")
     assert ending(goal) == (True, "reached", 1, 1.0)
-    assert (world.transitions[-1].terminated, world.transitions[-1].reward) == (True, 1.0)
+    own = world.graph.until(lambda: [m for m in world.transitions if m.task == task.instruction], "no transition")
+    assert (own[-1].terminated, own[-1].reward) == (True, 1.0)
 
 
 def test_a_world_that_goes_on_is_cut_off_at_the_time_limit(world: World) -> None:
@@ -104,6 +105,8 @@ def test_a_goal_taken_back_before_it_was_taken_up_is_cancelled(tmp_path: Path) -
         world = World(graph)
         client = graph.node.create_client(CancelGoal, "execute_task/_action/cancel_goal")
         graph.until(client.service_is_ready, "no cancel")
+        assert not Goal(world, "go to the red ball", -1.0).accepted  # by now the policy knows both clients:
+        graph.until(client.call_async(CancelGoal.Request()).done, "no answer")  # its answers will reach them
         policy.stop(signal.SIGSTOP)  # a busy moment: both requests wait for it
         answer = world.action.send_goal_async(ExecuteTask.Goal(instruction="go to the red ball"))
         cancelled = client.call_async(CancelGoal.Request())
