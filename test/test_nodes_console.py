@@ -7,12 +7,26 @@ import os
 import pty
 import struct
 import termios
+from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from ros_support import Graph
 
-from llmagent_interfaces.msg import Decision, Task
+from llmagent_interfaces.msg import Decision, Task, Transition
 from llmagent_ros.nodes import qos
+
+
+@pytest.fixture
+def terminal() -> Iterator[tuple[int, str]]:
+    """A terminal: what the test reads from, and its name for whoever draws on it."""
+    master, slave = pty.openpty()
+    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 30, 132, 0, 0))
+    os.set_blocking(master, False)
+    yield master, os.ttyname(slave)
+    os.close(master)
+    os.close(slave)
 
 
 def read(master: int) -> str:
@@ -22,12 +36,12 @@ def read(master: int) -> str:
         return ""
 
 
-def test_it_draws_on_the_terminal_of_the_launch_and_gives_it_back(tmp_path: Path) -> None:
-    master, slave = pty.openpty()
-    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 30, 132, 0, 0))
-    os.set_blocking(master, False)
+def test_it_draws_on_the_terminal_of_the_launch_and_gives_it_back(
+    tmp_path: Path, terminal: tuple[int, str]
+) -> None:
+    master, name = terminal
     with Graph(tmp_path) as graph:
-        graph.environment |= {"LLMAGENT_TTY": os.ttyname(slave), "TERM": "xterm"}
+        graph.environment |= {"LLMAGENT_TTY": name, "TERM": "xterm"}
         console = graph.start("console", screen="always")
         task = graph.publisher(Task, "task", qos.LATEST)
         decision = graph.publisher(Decision, "decision")
@@ -53,8 +67,27 @@ def test_it_draws_on_the_terminal_of_the_launch_and_gives_it_back(tmp_path: Path
         shown += read(master)
         assert shown.rindex("\x1b[?1049l") > shown.rindex("\x1b[?1049h") and "episodes 0" in shown
         assert console.said == ""
-    os.close(master)
-    os.close(slave)
+
+
+def test_it_names_a_node_that_no_longer_reports(tmp_path: Path, terminal: tuple[int, str]) -> None:
+    master, name = terminal
+    with Graph(tmp_path) as graph:
+        graph.environment |= {"LLMAGENT_TTY": name, "TERM": "xterm"}
+        graph.start("console", screen="always")
+        diagnostics = graph.publisher(DiagnosticArray, "/diagnostics")
+        report = DiagnosticArray(status=[DiagnosticStatus(name=name) for name in ("/policy", "/lidar_driver")])
+        shown = ""
+
+        def seen(text: str) -> bool:
+            nonlocal shown
+            shown += read(master)
+            return text in shown
+
+        diagnostics.publish(report)
+        graph.until(lambda: seen("policy: no report for 5 s"), "its silence is not told")
+        diagnostics.publish(report)
+        graph.until(lambda: seen("policy: reports again"), "its return is not told")
+        assert "lidar" not in shown, "others report as they like"
 
 
 def test_without_a_terminal_it_prints_lines_or_says_so(tmp_path: Path) -> None:
@@ -62,3 +95,16 @@ def test_without_a_terminal_it_prints_lines_or_says_so(tmp_path: Path) -> None:
         lines = graph.start("console", screen="never", plain_period=0.1)
         graph.until(lambda: lines.said.count("episodes 0 |") >= 2, "no lines")
         assert "\x1b" not in lines.said
+
+
+def test_it_counts_an_episode_that_the_policy_cut_off(tmp_path: Path) -> None:
+    with Graph(tmp_path) as graph:
+        console = graph.start("console", screen="never", plain_period=0.1)
+        decision = graph.publisher(Decision, "decision")
+        transition = graph.publisher(Transition, "transition")
+        said = Decision(run="r", candidates=["left"], probabilities=[1.0], values=[0.0], action="left", source="policy")
+        for episode in (0, 1):
+            said.episode, said.header.stamp.sec = episode, 1 + episode
+            decision.publish(said)
+        transition.publish(Transition(run="r", episode=0, step=0, truncated=True))
+        graph.until(lambda: "episodes 1 |" in console.said, "the episode is not counted")

@@ -10,6 +10,7 @@ import pytest
 import rclpy
 from rclpy.node import Node
 from ros_support import DEADLINE, Domain
+from std_msgs.msg import Bool
 
 from llmagent_interfaces.msg import Decision, Outcome
 from llmagent_ros.nodes import qos
@@ -62,6 +63,19 @@ def test_a_run_that_goes_on_draws_worlds_of_its_own(
 
 def test_without_a_folder_the_seed_is_the_one_given(start: Callable[..., RunnerNode]) -> None:
     assert start(seed=7)._seed == 7
+
+
+@pytest.mark.parametrize("recorder", [True, False])
+def test_no_episode_begins_before_the_recorder_listens(start: Callable[..., RunnerNode], recorder: bool) -> None:
+    runner = start(recorder=recorder, learn=False)
+    waits_for = "listener of run_finished (node recorder)"
+    assert (waits_for in runner._missing()) == recorder
+    listener = Node("recorder")
+    listener.create_subscription(Bool, "run_finished", print, qos.LATEST)
+    until(lambda: waits_for not in runner._missing())
+    listener.destroy_node()
+    runner._complete = True
+    assert waits_for not in runner._missing(), "a run goes on without one"
 
 
 def test_only_a_policy_that_was_started_again_is_lost(start: Callable[..., RunnerNode]) -> None:

@@ -53,7 +53,7 @@ def test_phrases_are_ragged() -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_scores_equal_a_plain_loop(folders: dict[str, Path], tmp_path: Path, kind: str, one_pass: bool) -> None:
     model = tiny_language_model(folders[kind])
-    assert model._one_pass
+    assert model._one_pass and model.describe()["scoring"] == "in one pass"
     model._one_pass = one_pass
     base = AutoModelForCausalLM.from_pretrained(folders[kind]).eval()
     expected = torch.stack([plain_log_probs(base, model.tokenizer, model.form.prompt(s)) for s in SCENES])
@@ -100,7 +100,7 @@ def test_a_model_that_does_not_heed_the_mask_is_scored_by_its_cache(
     whole = PhraseTokens.joined
     monkeypatch.setattr(PhraseTokens, "joined", blind)
     model = tiny_language_model(folders["llama"])
-    assert not model._one_pass
+    assert not model._one_pass and model.describe()["scoring"] == "by cache"
     torch.testing.assert_close(model.phrase_log_probs(SCENES), expected, **TIGHT)
 
 

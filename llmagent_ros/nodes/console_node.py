@@ -13,7 +13,7 @@ from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 from rclpy.clock import Clock, ClockType
 
-from llmagent_interfaces.msg import Adapter, Decision, Outcome, Scene, Task
+from llmagent_interfaces.msg import Adapter, Decision, Outcome, Scene, Task, Transition
 from llmagent_ros.console.live import ConsoleConfig, LiveConsole, save_picture
 from llmagent_ros.console.state import ConsoleState, Rate
 from llmagent_ros.errors import ConfigError
@@ -23,6 +23,8 @@ from llmagent_ros.nodes.terminal import open_terminal
 from llmagent_ros.nodes.wire import decisions, reports
 from llmagent_ros.nodes.wire.stamps import key
 
+SILENT = 5.0  # s of wall time without a report after which a node is silent; all report every 2 s or more often
+_NODES = frozenset({"sim", "perception", "policy", "learner", "knowledge", "guard", "runner"})
 _GRAVE = (DiagnosticStatus.WARN, DiagnosticStatus.ERROR)
 
 
@@ -45,7 +47,10 @@ class ConsoleNodeConfig:
 
 
 class ConsoleNode(common.Node):
-    """Subscribes scene, decision, outcome, task, adapter and /diagnostics; publishes nothing."""
+    """Subscribes scene, decision, outcome, transition, task, adapter and /diagnostics; publishes nothing.
+
+    A node that has reported and no longer does (it died, or hangs) is named in a warning, and so is its return.
+    """
 
     def __init__(self) -> None:
         super().__init__("console", automatically_declare_parameters_from_overrides=True)
@@ -57,6 +62,8 @@ class ConsoleNode(common.Node):
         self._updates, self._steps = Rate(), Rate()
         self._began = time.monotonic()
         self._instruction = ""
+        self._reported: dict[str, float] = {}  # component to wall time of its last report
+        self._silent: set[str] = set()
         self._subscribe()
         self._terminal = _terminal(c.screen)
         self._view = LiveConsole(ConsoleConfig(c.frames_per_second, c.plain_period), self._terminal or sys.stdout)
@@ -68,6 +75,7 @@ class ConsoleNode(common.Node):
         self.create_subscription(Scene, "scene", self._on_scene, qos.COMMAND)
         self.create_subscription(Decision, "decision", self._on_decision, qos.COMMAND)
         self.create_subscription(Outcome, "outcome", self._on_outcome, qos.COMMAND)
+        self.create_subscription(Transition, "transition", self._on_transition, qos.COMMAND)
         self.create_subscription(Adapter, "adapter", self._on_adapter, qos.LATEST)
         self.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, qos.COMMAND)
 
@@ -99,6 +107,10 @@ class ConsoleNode(common.Node):
         self._state.total_reward += outcome.reward
         self._take_episode(self._tracker.on_outcome(key(message.header.stamp), outcome))
 
+    def _on_transition(self, message: Transition) -> None:
+        if message.truncated:  # perhaps by the action's time limit, of which no outcome tells
+            self._take_episode(self._tracker.on_truncated(message.run, message.episode, message.step + 1))
+
     def _take_episode(self, ended: EndedEpisode | None) -> None:
         if ended is not None:
             self._state.end_episode(ended.success, ended.total_reward, ended.reason)
@@ -110,6 +122,8 @@ class ConsoleNode(common.Node):
         state = self._state
         for status in message.status:
             said, name = reports.values(status), reports.component(status)
+            if name in _NODES:
+                self._reported[name] = time.monotonic()
             if name == "learner":
                 state.updates = reports.count(said, "updates") or state.updates
             elif name == "guard":
@@ -124,10 +138,19 @@ class ConsoleNode(common.Node):
 
     def _show(self) -> None:
         state, now = self._state, time.monotonic()
+        self._watch(now)
         state.elapsed_s = now - self._began
         state.updates_per_s = self._updates.observe(state.updates, now)
         state.env_steps_per_s = self._steps.observe(state.env_steps, now)
         self._view.update(state)
+
+    def _watch(self, now: float) -> None:
+        silent = {name for name, at in self._reported.items() if now - at > SILENT}
+        for name in sorted(silent - self._silent):
+            self._state.warn(f"{name}: no report for {SILENT:.0f} s; is it alive?")
+        for name in sorted(self._silent - silent):
+            self._state.warn(f"{name}: reports again")
+        self._silent = silent
 
     def close(self) -> None:
         """Gives the terminal back, leaves the last state on it as a line, and draws the picture."""

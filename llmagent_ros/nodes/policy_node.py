@@ -133,7 +133,7 @@ class PolicyNode(common.ManagedNode):
         facts = model.describe()
         self.get_logger().info(
             f"{facts['model']}: {facts['parameters']:,} parameters, {facts['adapter_parameters']:,} in the adapter, "
-            f"on {model.device}, acting by {self._policy.adapter}"
+            f"on {model.device}, phrases scored {facts['scoring']}, acting by {self._policy.adapter}"
         )
 
     def activate(self) -> None:

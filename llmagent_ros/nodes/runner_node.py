@@ -46,7 +46,8 @@ class RunnerNodeConfig:
         out: folder of the run. When it holds episodes already, the worlds follow from the seed and their number, so
             that a run that goes on draws worlds of its own. Empty: nothing to go on with.
         task: name in config/tasks, empty for the simulator's own.
-        learn, knowledge: whether a learner and a knowledge node are waited for, at the start of the run only.
+        learn, knowledge, recorder: whether a learner, a knowledge node and a recorder are waited for, at the start of
+            the run only.
         time_limit: s of ROS time that the policy gets for one episode; 0: no limit but the task's.
         server_timeout: s to wait for simulator and policy, at the start and after one of them was lost.
         reset_timeout: s that a reset of the world may take.
@@ -60,6 +61,7 @@ class RunnerNodeConfig:
     task: str = ""
     learn: bool = True
     knowledge: bool = False
+    recorder: bool = False
     time_limit: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
     server_timeout: Seconds = 120.0
     reset_timeout: Seconds = 30.0
@@ -94,7 +96,7 @@ class RunnerNode(common.Node):
         self._peers: dict[tuple[str, str], set[bytes]] = {}  # topic and node to endpoints, of decisions and outcomes
         self._backlog: tuple[float, int, int] | None = None  # wall time, value and limit of the learner's last report
         self._own = ""  # id of the task that the goal became
-        self._complete = False  # all have been there, so that learner and knowledge node may come and go
+        self._complete = False  # all have been there, so that those but policy and simulator may come and go
         self._busy = False  # another's task is on
         self._state, self._turn, self._began, self._progress = "", 0, 0.0, 0.0
         self._make_topics()
@@ -166,6 +168,9 @@ class RunnerNode(common.Node):
             servers["report of node learner"] = self._backlog is not None or not self._config.learn
             knows = self._knowledge is None or self._knowledge.service_is_ready()
             servers["service retrieve_skills (node knowledge)"] = knows
+            # without it the first episode would be missing from what is written
+            heard = not self._config.recorder or self._finished_publisher.get_subscription_count() > 0
+            servers["listener of run_finished (node recorder)"] = heard
         return [name for name, ready in servers.items() if not ready]
 
     # --- reset -----------------------------------------------------------------------------------

@@ -119,7 +119,8 @@ class LanguageModel:
 
         A phrase's score is the mean log-probability of its tokens after the prompt, so that long phrases are not at a
         disadvantage; the scores are normalised over the vocabulary. Prompt and phrases run through the model in one
-        pass (`PhraseTokens`). Differentiable with respect to the adapter.
+        pass (`PhraseTokens`); in two with a cache between them where the model takes no mask of ours. Differentiable
+        with respect to the adapter.
         """
         prompts = [self.form.prompt(scene, lessons) for scene in scenes]
         if adapter:
@@ -245,7 +246,7 @@ class LanguageModel:
         return PhraseTokens.of(encoded, int(self.tokenizer.pad_token_id), self.device)
 
     def describe(self) -> dict[str, Any]:
-        """Name, size and adapter, for logs and bundles."""
+        """Name, size, adapter and how phrases are scored (`phrase_log_probs`), for logs."""
         total = sum(p.numel() for p in self.model.parameters())
         trained = sum(p.numel() for p in self.adapter_parameters())
         name = self.config.model or "shipped base"
@@ -255,6 +256,7 @@ class LanguageModel:
             "parameters": total,
             "adapter_parameters": trained,
             "rank": self.config.rank,
+            "scoring": "in one pass" if self._one_pass else "by cache",
         }
 
 
