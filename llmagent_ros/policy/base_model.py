@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub import snapshot_download
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
@@ -23,13 +24,9 @@ def load_base(name: str, device: torch.device, dtype: str) -> tuple[Any, Any]:
     """
     torch_dtype, source = _dtype(dtype, device), _source(name)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(source)
-        loaded: Any = AutoModelForCausalLM.from_pretrained(
-            source, dtype=torch_dtype, output_loading_info=True, ignore_mismatched_sizes=True  # which are told below
-        )
+        tokenizer, model, report = _from_cache_or_hub(source, torch_dtype)
     except Exception as error:  # whatever a config.json that holds nonsense makes its model's code raise
         raise _cannot(name, "be loaded", error) from error
-    model, report = loaded
     lacking = sorted(str(key) for key in (*report["missing_keys"], *report["mismatched_keys"]))
     if lacking:
         raise ModelError(f"model {name!r}: {len(lacking)} tensors missing or of a wrong shape, first {lacking[0]!r}")
@@ -43,6 +40,29 @@ def load_base(name: str, device: torch.device, dtype: str) -> tuple[Any, Any]:
     except Exception as error:  # a configuration that loads and cannot compute, e.g. heads that do not fit the width
         raise _cannot(name, "compute", error) from error
     return model, tokenizer
+
+
+def _from_cache_or_hub(source: str, dtype: torch.dtype) -> tuple[Any, Any, dict[str, Any]]:
+    """What is on this machine comes first: a robot without a network starts at once, and by the same weights."""
+    if Path(source).is_dir():
+        return _read(source, dtype)
+    try:
+        return _read(snapshot_download(source, local_files_only=True), dtype)
+    except OSError:  # not there, or not all of it
+        return _read(source, dtype)
+
+
+def _read(source: str, dtype: torch.dtype) -> tuple[Any, Any, dict[str, Any]]:
+    """Tokenizer, model, and which tensors were missing or did not fit (they are told, not raised)."""
+    tokenizer = AutoTokenizer.from_pretrained(source)
+    loaded: Any = AutoModelForCausalLM.from_pretrained(
+        source,
+        dtype=dtype,
+        use_safetensors=True,  # other formats can run code
+        output_loading_info=True,
+        ignore_mismatched_sizes=True,
+    )
+    return tokenizer, *loaded
 
 
 def _source(name: str) -> str:
