@@ -18,6 +18,7 @@ from llmagent_interfaces.msg import Decision, Outcome, Scene, Task, Transition
 from llmagent_interfaces.srv import ResetSimulation, RetrieveSkills
 from llmagent_ros.nodes import qos
 from llmagent_ros.nodes.wire import reports, stamps
+from llmagent_ros.recording.episodes import read_episodes, recorded_episodes
 
 PERIOD = 0.4
 
@@ -33,8 +34,10 @@ class World:
         self.limited: set[int] = set()  # episodes that end by the time limit of the action
         self.refusals = 0  # of goals that are still to come
         self.ticks = 0
-        for kind, topic in ((Scene, "scene"), (Decision, "decision"), (TwistStamped, "cmd_vel"), (Outcome, "outcome")):
-            setattr(self, topic, self.node.create_publisher(kind, topic, qos.COMMAND))
+        self.scene = self.node.create_publisher(Scene, "scene", qos.COMMAND)
+        self.decision = self.node.create_publisher(Decision, "decision", qos.DECISION)
+        self.cmd_vel = self.node.create_publisher(TwistStamped, "cmd_vel", qos.COMMAND)
+        self.outcome = self.node.create_publisher(Outcome, "outcome", qos.OUTCOME)
         self.task = self.node.create_publisher(Task, "task", qos.LATEST)
         self.transition = self.node.create_publisher(Transition, "transition", qos.TRANSITION)
         self.diagnostics = self.node.create_publisher(DiagnosticArray, "/diagnostics", qos.COMMAND)
@@ -156,6 +159,23 @@ def test_three_episodes_end_in_a_summary(tmp_path: Path) -> None:
     assert latency["count"] == 9 and 0.0 < latency["p50"] <= latency["p99"] < 1000.0
     assert (out / "learning_curve.png").stat().st_size > 1000
     assert "3, 1 successes" in recorder.said
+
+
+def test_a_recorder_that_is_found_late_has_the_first_steps_too(tmp_path: Path) -> None:
+    with Graph(tmp_path) as graph:
+        world = World(graph)
+        over = graph.node.create_publisher(Bool, "run_finished", qos.LATEST)
+        for step in range(3):
+            world.time += PERIOD
+            world._step(0, step)
+            ends = {"terminated": True, "success": True, "reason": "reached"} if step == 2 else {}
+            world.outcome.publish(Outcome(header=stamps.header(world.time + PERIOD), reward=0.5, **ends))
+        recorder = graph.start("recorder", out=tmp_path / "out")
+        graph.until(lambda: recorded_episodes(tmp_path / "out"), "the episode is not recorded")
+        over.publish(Bool(data=True))
+        assert graph.exit_code(recorder) == 0
+    (episode,) = read_episodes(tmp_path / "out" / "episodes.csv")
+    assert (episode.steps, episode.env_steps, episode.total_reward, episode.success) == (3, 3, 1.5, True)
 
 
 def test_episodes_that_the_time_limit_ends_are_recorded(tmp_path: Path) -> None:

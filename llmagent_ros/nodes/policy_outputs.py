@@ -23,7 +23,7 @@ class PolicyOutputs:
     def __init__(self, node: Node, contract: RobotContract) -> None:
         self._node, self._contract = node, contract
         self._task = node.create_publisher(Task, "task", qos.LATEST)
-        self._decision = node.create_publisher(Decision, "decision", qos.COMMAND)
+        self._decision = node.create_publisher(Decision, "decision", qos.DECISION)
         self._command = node.create_publisher(TwistStamped, "cmd_vel_policy", qos.COMMAND)
         self._transition = node.create_publisher(Transition, "transition", qos.TRANSITION)
         self._last: TwistStamped | None = None

@@ -20,7 +20,10 @@ RELIABLE_SENSOR = _profile(5)
 """What the simulator offers: best-effort subscribers match it too, and in lockstep no reading may be lost."""
 
 COMMAND = _profile(10)
-"""Commands, scenes, decisions."""
+"""Commands, scenes."""
+
+DECISION = _profile(100, kept=True)
+"""Decisions: a recorder that the policy found late must still see whose the first steps were."""
 
 OUTCOME = _profile(100, kept=True)
 """Outcomes: a policy that the world found late must still learn that its episode has ended."""
@@ -30,6 +33,15 @@ LATEST = _profile(1, kept=True)
 
 TRANSITION = _profile(2000, kept=True)
 """Transitions: a learner that was restarted gets the last ones again and stores each once."""
+
+
+def deep(profile: QoSProfile) -> QoSProfile:
+    """The same for a subscriber that may be busy for a second, with a disk or an import, and must miss nothing."""
+    return _profile(
+        1000,
+        reliable=profile.reliability == ReliabilityPolicy.RELIABLE,
+        kept=profile.durability == DurabilityPolicy.TRANSIENT_LOCAL,
+    )
 
 
 def service(depth: int) -> QoSProfile:

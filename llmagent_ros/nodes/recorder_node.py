@@ -68,13 +68,13 @@ class RecorderNode(common.Node):
 
     def _subscribe(self) -> None:
         subscribe: Any = self.create_subscription
-        subscribe(Scene, "scene", self._on_scene, qos.COMMAND)
-        subscribe(Decision, "decision", self._on_decision, qos.COMMAND)
-        subscribe(TwistStamped, "cmd_vel", self._on_command, qos.COMMAND)
-        subscribe(Outcome, "outcome", self._on_outcome, qos.COMMAND)
-        subscribe(Transition, "transition", self._on_transition, qos.COMMAND)
+        subscribe(Scene, "scene", self._on_scene, qos.deep(qos.COMMAND))
+        subscribe(Decision, "decision", self._on_decision, qos.deep(qos.DECISION))
+        subscribe(TwistStamped, "cmd_vel", self._on_command, qos.deep(qos.COMMAND))
+        subscribe(Outcome, "outcome", self._on_outcome, qos.deep(qos.OUTCOME))
+        subscribe(Transition, "transition", self._on_transition, qos.deep(qos.COMMAND))
         subscribe(Adapter, "adapter", self._on_adapter, qos.LATEST)
-        subscribe(DiagnosticArray, "/diagnostics", self._on_diagnostics, qos.COMMAND)
+        subscribe(DiagnosticArray, "/diagnostics", self._on_diagnostics, qos.deep(qos.COMMAND))
         subscribe(Bool, "run_finished", self._on_run_finished, qos.LATEST)
         steady = Clock(clock_type=ClockType.STEADY_TIME)
         self._settle = self.create_timer(SETTLE, self._finish_run, clock=steady)
