@@ -22,6 +22,7 @@ from llmagent_ros.nodes.latency_probe import LatencyProbe, published_at
 from llmagent_ros.nodes.wire import decisions, reports
 from llmagent_ros.nodes.wire.stamps import key
 from llmagent_ros.recording.recorder import RecorderConfig, RunRecorder
+from llmagent_ros.recording.summary import figure, percent
 
 SETTLE = 0.5  # s of wall time after the end of the run in which what is still on its way is taken
 NO_SIM_AFTER = 5.0  # s of wall time without a simulator's report after which scenes are counted as control ticks
@@ -191,24 +192,16 @@ def _table(summary: Mapping[str, Any], out: Path) -> str:
     latency = summary["scene_to_command_ms"]
     rows = {
         "episodes": f"{summary['episodes']}, {summary['successes']} successes",
-        "success, first 30": _percent(summary["success_first_30"]),
-        "success, last 30": _percent(summary["success_last_30"]),
+        "success, first 30": percent(summary["success_first_30"]),
+        "success, last 30": percent(summary["success_last_30"]),
         "environment steps": f"{summary['env_steps']}",
         "updates": f"{summary['updates']}, {summary['adapter_versions']} adapter versions",
-        "scene to command": f"p50 {_figure(latency['p50'])} ms, p99 {_figure(latency['p99'])} ms",
-        "missed ticks": _percent(summary["missed_tick_share"], digits=2),
+        "scene to command": f"p50 {figure(latency['p50'], '.1f')} ms, p99 {figure(latency['p99'], '.1f')} ms",
+        "missed ticks": percent(summary["missed_tick_share"], digits=2),
         "wall time": f"{summary['wall_s']:.0f} s",
         "written to": str(out),
     }
     return "\n".join(f"  {name:<18} {value}" for name, value in rows.items())
-
-
-def _percent(share: float | None, digits: int = 0) -> str:
-    return "-" if share is None else f"{100 * share:.{digits}f} %"
-
-
-def _figure(value: float | None) -> str:
-    return "-" if value is None else f"{value:.1f}"
 
 
 def main() -> None:

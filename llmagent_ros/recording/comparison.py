@@ -10,7 +10,7 @@ from typing import Any
 from llmagent_ros.recording.episodes import EPISODES, Episode, read_episodes
 from llmagent_ros.recording.metrics import EDGE_EPISODES, success_share
 from llmagent_ros.recording.plot import plot_runs
-from llmagent_ros.recording.summary import read_summary
+from llmagent_ros.recording.summary import figure, percent, read_summary
 
 _HEADER = (
     "run", "seed", "episodes", "first 30", "last 30", "gain, points", "by 30", "env steps", "updates",
@@ -64,27 +64,15 @@ def _row(run: Run) -> tuple[str, ...]:
     latency = latency if isinstance(latency, dict) else {}
     return (
         run.out.name,
-        _number(said.get("seed")),
+        figure(said.get("seed")),
         str(len(episodes)),
-        _percent(first),
-        _percent(last),
+        percent(first),
+        percent(last),
         gain,
-        " ".join(_percent(part).removesuffix(" %") for part in parts) or "-",
-        _number(said.get("env_steps"), ",d"),
-        _number(said.get("updates"), ",d"),
-        f"{_number(latency.get('p50'), '.1f')} / {_number(latency.get('p99'), '.1f')}",
-        _percent(said.get("missed_tick_share"), 2),
-        _number(said.get("wall_s"), ".0f", " s"),
+        " ".join(percent(part).removesuffix(" %") for part in parts) or "-",
+        figure(said.get("env_steps"), ",d"),
+        figure(said.get("updates"), ",d"),
+        f"{figure(latency.get('p50'), '.1f')} / {figure(latency.get('p99'), '.1f')}",
+        percent(said.get("missed_tick_share"), 2),
+        figure(said.get("wall_s"), ".0f", " s"),
     )
-
-
-def _percent(share: Any, digits: int = 0) -> str:
-    return _number(100 * share if isinstance(share, int | float) else None, f".{digits}f", " %")
-
-
-def _number(value: Any, form: str = "", unit: str = "") -> str:
-    """The value, "-" when it was not measured or is of another kind (an edited file)."""
-    try:
-        return "-" if value is None else f"{value:{form}}{unit}"
-    except (TypeError, ValueError):
-        return "-"

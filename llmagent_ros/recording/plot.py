@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from llmagent_ros.recording.episodes import Episode
 from llmagent_ros.recording.files import write_atomic
+from llmagent_ros.recording.summary import percent
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -124,7 +125,7 @@ def _draw_success(axes: Axes, episodes: Sequence[Episode]) -> None:
     axes.scatter(number[hits], np.full(hits.sum(), 1.045), s=size, color=_SUCCESS, lw=0, label="reached")
     misses = ~hits
     axes.scatter(number[misses], np.full(misses.sum(), -0.045), s=size, color=_FAILURE, lw=0, label="failed")
-    axes.annotate(f"{_percent(share[-1])}", (number[-1], share[-1]), (6, 0), textcoords="offset points", va="center",
+    axes.annotate(f"{percent(share[-1])}", (number[-1], share[-1]), (6, 0), textcoords="offset points", va="center",
                   color=_SUCCESS, fontweight="bold", annotation_clip=False)  # fmt: skip
 
 
@@ -153,12 +154,8 @@ def _caption(episodes: Sequence[Episode]) -> str:
     versions = len({episode.adapter for episode in episodes} - {""})
     return (
         f"{len(episodes)} episodes, {episodes[-1].env_steps:,} steps, {versions} adapter versions;  "
-        f"success first {len(first)}: {_percent(shares[0])}, last {len(last)}: {_percent(shares[1])}"
+        f"success first {len(first)}: {percent(shares[0])}, last {len(last)}: {percent(shares[1])}"
     )
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.0f} %"
 
 
 def _median(curves: Sequence[Array]) -> Array:

@@ -55,6 +55,19 @@ def read_summary(path: Path) -> dict[str, Any]:
     return content
 
 
+def percent(share: Any, digits: int = 0) -> str:
+    """A share as people read it."""
+    return figure(100 * share if isinstance(share, int | float) else None, f".{digits}f", " %")
+
+
+def figure(value: Any, form: str = "", unit: str = "") -> str:
+    """A figure as people read it; "-" when it was not measured or is of another kind (an edited file)."""
+    try:
+        return "-" if value is None else f"{value:{form}}{unit}"
+    except (TypeError, ValueError):
+        return "-"
+
+
 def _finite(value: Any) -> Any:
     if isinstance(value, float):
         return value if math.isfinite(value) else None
