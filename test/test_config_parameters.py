@@ -16,7 +16,7 @@ rclpy = pytest.importorskip("rclpy")
 from rclpy.node import Node  # noqa: E402
 from rclpy.parameter import Parameter  # noqa: E402
 
-from llmagent_ros.nodes.common import parameters  # noqa: E402
+from llmagent_ros.nodes.parameters import parameters  # noqa: E402
 
 
 @dataclass(config=ConfigDict(extra="forbid"), frozen=True)

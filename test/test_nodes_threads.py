@@ -10,10 +10,11 @@ from ros_support import Graph
 
 NODE = """
 import time
-from llmagent_ros.nodes import common
+from llmagent_ros.nodes import process
+from llmagent_ros.nodes.base import ManagedNode
 from llmagent_ros.nodes.bundle_loader import BundleLoader
 
-class Worker(common.ManagedNode):
+class Worker(ManagedNode):
     def __init__(self):
         super().__init__("worker")
         self.starts_itself = True
@@ -27,7 +28,7 @@ class Worker(common.ManagedNode):
 def fall(*_):
     raise ZeroDivisionError("in a thread")
 
-common.main(Worker)
+process.main(Worker)
 """
 
 

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from llmagent_ros.errors import LlmAgentError
-from llmagent_ros.nodes.common import ManagedNode
+from llmagent_ros.nodes.base import ManagedNode
 from llmagent_ros.policy.deployment import Deployment
 
 

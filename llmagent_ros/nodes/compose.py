@@ -18,7 +18,7 @@ from rclpy.node import Node
 from rclpy.utilities import remove_ros_args
 
 from llmagent_ros.errors import ConfigError, LlmAgentError, UnknownNameError
-from llmagent_ros.nodes import common
+from llmagent_ros.nodes import process
 
 _SUFFIX = "_node"
 
@@ -61,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     except LlmAgentError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
-    common.run(made, arguments)
+    process.run(made, arguments)
 
 
 if __name__ == "__main__":

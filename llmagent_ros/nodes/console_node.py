@@ -17,8 +17,10 @@ from llmagent_interfaces.msg import Adapter, Decision, Outcome, Scene, Task, Tra
 from llmagent_ros.console.live import ConsoleConfig, LiveConsole, save_picture
 from llmagent_ros.console.state import ConsoleState, Rate
 from llmagent_ros.errors import ConfigError
-from llmagent_ros.nodes import common, qos
+from llmagent_ros.nodes import process, qos
+from llmagent_ros.nodes.base import Node
 from llmagent_ros.nodes.episode_tracker import EndedEpisode, EpisodeTracker
+from llmagent_ros.nodes.parameters import parameters
 from llmagent_ros.nodes.terminal import open_terminal
 from llmagent_ros.nodes.wire import decisions, reports
 from llmagent_ros.nodes.wire.stamps import key
@@ -46,7 +48,7 @@ class ConsoleNodeConfig:
     picture: str = ""
 
 
-class ConsoleNode(common.Node):
+class ConsoleNode(Node):
     """Subscribes scene, decision, outcome, transition, task, adapter and /diagnostics; publishes nothing.
 
     A node that has reported and no longer does (it died, or hangs) is named in a warning, and so is its return.
@@ -54,7 +56,7 @@ class ConsoleNode(common.Node):
 
     def __init__(self) -> None:
         super().__init__("console", automatically_declare_parameters_from_overrides=True)
-        c = common.parameters(self, ConsoleNodeConfig)
+        c = parameters(self, ConsoleNodeConfig)
         self._picture = Path(c.picture).expanduser() if c.picture else None
         self._state = ConsoleState(title=c.title)
         self._tracker = EpisodeTracker()
@@ -177,7 +179,7 @@ def _terminal(screen: str) -> TextIO | None:
 
 
 def main() -> None:
-    common.main(ConsoleNode)
+    process.main(ConsoleNode)
 
 
 if __name__ == "__main__":

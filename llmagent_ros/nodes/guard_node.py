@@ -17,7 +17,10 @@ from std_msgs.msg import Bool
 from std_srvs.srv import Trigger
 
 from llmagent_ros.contract import load_contract
-from llmagent_ros.nodes import common, qos
+from llmagent_ros.nodes import process, qos
+from llmagent_ros.nodes.base import Node
+from llmagent_ros.nodes.diagnostics import Diagnostics
+from llmagent_ros.nodes.parameters import parameters
 from llmagent_ros.nodes.wire.reports import COUNT
 from llmagent_ros.nodes.wire.sensors import velocity_from_message
 from llmagent_ros.nodes.wire.stamps import to_seconds
@@ -43,7 +46,7 @@ class GuardNodeConfig(GuardConfig):
     scan_wait: Annotated[float, Field(gt=0, le=10)] = 0.2
 
 
-class GuardNode(common.Node):
+class GuardNode(Node):
     """Subscribes cmd_vel_policy, cmd_vel_teleop, e_stop and the contract's scan; service ~/reset_e_stop.
 
     In lockstep, time is the newest command's stamp and stands still between commands. In real time it is the node's
@@ -53,7 +56,7 @@ class GuardNode(common.Node):
     def __init__(self) -> None:
         super().__init__("guard", automatically_declare_parameters_from_overrides=True)
         lockstep = self.has_parameter("mode") and self.get_parameter("mode").value == "lockstep"
-        self._config = common.parameters(self, GuardNodeConfig, {"lockstep": lockstep})
+        self._config = parameters(self, GuardNodeConfig, {"lockstep": lockstep})
         self._contract = load_contract(self._config.robot)
         self._guard = Guard(self._contract, self._config)
         self._stamp: Time | None = None  # of the command that is to be answered, to the nanosecond
@@ -70,7 +73,7 @@ class GuardNode(common.Node):
 
     def _make_topics(self) -> None:
         self._publisher = self.create_publisher(TwistStamped, "cmd_vel", qos.COMMAND)
-        self._diagnostics = common.Diagnostics(self)
+        self._diagnostics = Diagnostics(self)
         scan = self._contract.sensors.scan.topic
         # The subscription with the fewest demands matches every e-stop driver; the other one tells a guard that starts
         # late that the button is pressed.
@@ -183,7 +186,7 @@ class GuardNode(common.Node):
 
 
 def main() -> None:
-    common.main(GuardNode)
+    process.main(GuardNode)
 
 
 if __name__ == "__main__":

@@ -25,7 +25,10 @@ from llmagent_ros.contract import load_contract
 from llmagent_ros.errors import LlmAgentError
 from llmagent_ros.knowledge.embedding import EmbedderConfig, SentenceEmbedder
 from llmagent_ros.knowledge.knowledge import Knowledge, KnowledgeConfig
-from llmagent_ros.nodes import common, qos
+from llmagent_ros.nodes import process, qos
+from llmagent_ros.nodes.base import ManagedNode
+from llmagent_ros.nodes.diagnostics import Diagnostics
+from llmagent_ros.nodes.parameters import parameters
 from llmagent_ros.nodes.wire.skills import skill_from_message, skill_to_message
 
 T = TypeVar("T")
@@ -58,7 +61,7 @@ class Busy(LlmAgentError):
     """More requests wait than may."""
 
 
-class KnowledgeNode(common.ManagedNode):
+class KnowledgeNode(ManagedNode):
     """Services retrieve_skills, store_skill, ~/statistics (JSON in its message).
 
     The model loads in configure. Requests are answered only while active, from a few threads of their own, so that a
@@ -67,13 +70,13 @@ class KnowledgeNode(common.ManagedNode):
 
     def __init__(self) -> None:
         super().__init__("knowledge")
-        self._config = common.parameters(self, KnowledgeNodeConfig)
+        self._config = parameters(self, KnowledgeNodeConfig)
         self._contract = load_contract(self._config.robot).robot
         self._knowledge: Knowledge | None = None
         self._pool: ThreadPoolExecutor | None = None
         self._active = self._offered = False
         self._slots = threading.BoundedSemaphore(self._config.workers + self._config.queue)
-        self._diagnostics = common.Diagnostics(self)
+        self._diagnostics = Diagnostics(self)
         self.create_timer(REPORT_PERIOD, self._report, clock=Clock(clock_type=ClockType.STEADY_TIME))
         self.starts_itself = self._config.autostart
 
@@ -199,7 +202,7 @@ class KnowledgeNode(common.ManagedNode):
 
 
 def main() -> None:
-    common.main(KnowledgeNode)
+    process.main(KnowledgeNode)
 
 
 if __name__ == "__main__":

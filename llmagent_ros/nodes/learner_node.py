@@ -26,7 +26,10 @@ from llmagent_ros.learning.rl import checkpoint
 from llmagent_ros.learning.rl.config import LearnerConfig
 from llmagent_ros.learning.rl.learner import Learner
 from llmagent_ros.learning.rl.replay import Replay
-from llmagent_ros.nodes import common, qos
+from llmagent_ros.nodes import process, qos
+from llmagent_ros.nodes.base import ManagedNode
+from llmagent_ros.nodes.diagnostics import Diagnostics
+from llmagent_ros.nodes.parameters import parameters
 from llmagent_ros.nodes.wire import decisions
 from llmagent_ros.nodes.wire.stamps import header, to_seconds
 from llmagent_ros.policy.language_model import LanguageModel, LanguageModelConfig
@@ -74,7 +77,7 @@ class LearnerNodeConfig:
     autostart: bool = True
 
 
-class LearnerNode(common.ManagedNode):
+class LearnerNode(ManagedNode):
     """Lifecycle: replay and model open in configure, learning happens only while active.
 
     The executor takes transitions in; one thread stores them, learns, and writes bundles.
@@ -82,7 +85,7 @@ class LearnerNode(common.ManagedNode):
 
     def __init__(self) -> None:
         super().__init__("learner")
-        self._config = common.parameters(self, LearnerNodeConfig)
+        self._config = parameters(self, LearnerNodeConfig)
         self._contract = load_contract(self._config.robot)
         self._out = Path(self._config.out)
         self._inbox: deque[TransitionValue] = deque()
@@ -101,7 +104,7 @@ class LearnerNode(common.ManagedNode):
         known = self._out / SKILL_ID
         self._skill_id = known.read_text(encoding="utf-8").strip() if known.is_file() else ""
         self._adapter_publisher = self.create_publisher(Adapter, "adapter", qos.LATEST)
-        self._diagnostics = common.Diagnostics(self)
+        self._diagnostics = Diagnostics(self)
         self.create_subscription(Transition, "transition", self._on_transition, qos.TRANSITION)
         self._store = self.create_client(StoreSkill, "store_skill")
         self.create_timer(REPORT_PERIOD, self._report, clock=Clock(clock_type=ClockType.STEADY_TIME))
@@ -312,7 +315,7 @@ class LearnerNode(common.ManagedNode):
 
 
 def main() -> None:
-    common.main(LearnerNode)
+    process.main(LearnerNode)
 
 
 if __name__ == "__main__":

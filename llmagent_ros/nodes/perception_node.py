@@ -15,7 +15,10 @@ from sensor_msgs.msg import CameraInfo, Image, LaserScan
 from llmagent_interfaces.msg import Decision, Scene, Task
 from llmagent_ros.contract import load_contract
 from llmagent_ros.errors import ConfigError
-from llmagent_ros.nodes import common, qos
+from llmagent_ros.nodes import process, qos
+from llmagent_ros.nodes.base import Node
+from llmagent_ros.nodes.diagnostics import Diagnostics
+from llmagent_ros.nodes.parameters import parameters
 from llmagent_ros.nodes.wire import decisions, sensors
 from llmagent_ros.nodes.wire.stamps import key, to_seconds
 from llmagent_ros.perception.perception import LATE, Perception
@@ -39,12 +42,12 @@ class PerceptionNodeConfig:
     decision_timeout: Annotated[float, Field(gt=0)] = 0.2
 
 
-class PerceptionNode(common.Node):
+class PerceptionNode(Node):
     """Publishes `scene`."""
 
     def __init__(self) -> None:
         super().__init__("perception", automatically_declare_parameters_from_overrides=True)
-        self._config = common.parameters(self, PerceptionNodeConfig)
+        self._config = parameters(self, PerceptionNodeConfig)
         self._contract = load_contract(self._config.robot)
         # in lockstep nothing overtakes: an older reading is that of a world that began anew
         late = 0.0 if self._config.mode == "lockstep" else LATE
@@ -59,7 +62,7 @@ class PerceptionNode(common.Node):
         self._due: float | None = None  # wall time until which a complete set waits for a decision
         self._problem = ""
         self._publisher = self.create_publisher(Scene, "scene", qos.COMMAND)
-        self._diagnostics = common.Diagnostics(self)
+        self._diagnostics = Diagnostics(self)
         self._subscribe()
         steady = Clock(clock_type=ClockType.STEADY_TIME)
         self.create_timer(REPORT_PERIOD, self._report, clock=steady)
@@ -190,7 +193,7 @@ class PerceptionNode(common.Node):
 
 
 def main() -> None:
-    common.main(PerceptionNode)
+    process.main(PerceptionNode)
 
 
 if __name__ == "__main__":

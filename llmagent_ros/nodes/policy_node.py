@@ -23,10 +23,13 @@ from llmagent_ros.bundle import latest_bundle
 from llmagent_ros.contract import load_contract
 from llmagent_ros.errors import LlmAgentError
 from llmagent_ros.learning.rl.critic import build_critic
-from llmagent_ros.nodes import common, qos
+from llmagent_ros.nodes import process, qos
+from llmagent_ros.nodes.base import ManagedNode
 from llmagent_ros.nodes.bundle_loader import BundleLoader
+from llmagent_ros.nodes.diagnostics import Diagnostics
 from llmagent_ros.nodes.driver import Driver
 from llmagent_ros.nodes.goals import Goal, GoalServer
+from llmagent_ros.nodes.parameters import parameters
 from llmagent_ros.nodes.policy_outputs import PolicyOutputs
 from llmagent_ros.nodes.retrieval import Retrieval
 from llmagent_ros.nodes.wire import decisions
@@ -79,7 +82,7 @@ class PolicyNodeConfig:
     autostart: bool = True
 
 
-class PolicyNode(common.ManagedNode):
+class PolicyNode(ManagedNode):
     """Lifecycle: the model loads in configure, commands flow only while active, zero is the last thing sent.
 
     Action execute_task, service and topic set_task. The model runs in a thread of its own, so that services, cancel
@@ -88,7 +91,7 @@ class PolicyNode(common.ManagedNode):
 
     def __init__(self) -> None:
         super().__init__("policy")
-        self._config = common.parameters(self, PolicyNodeConfig)
+        self._config = parameters(self, PolicyNodeConfig)
         self._contract = load_contract(self._config.robot)
         self._run = f"{Path(self._config.out).name}-{uuid.uuid4().hex[:8]}"
         self._policy: TextPolicy | None = None
@@ -105,7 +108,7 @@ class PolicyNode(common.ManagedNode):
 
     def _make_topics(self) -> None:
         self._outputs = PolicyOutputs(self, self._contract)
-        self._diagnostics = common.Diagnostics(self)
+        self._diagnostics = Diagnostics(self)
         self.create_subscription(Scene, "scene", self._on_scene, qos.COMMAND)
         self.create_subscription(Outcome, "outcome", self._on_outcome, qos.OUTCOME)
         self.create_subscription(Adapter, "adapter", self._on_adapter, qos.LATEST)
@@ -384,7 +387,7 @@ def _warm_up(policy: TextPolicy) -> None:
 
 
 def main() -> None:
-    common.main(PolicyNode)
+    process.main(PolicyNode)
 
 
 if __name__ == "__main__":

@@ -16,9 +16,11 @@ from std_msgs.msg import Bool
 
 from llmagent_interfaces.msg import Adapter, Decision, Outcome, Scene, Transition
 from llmagent_ros.errors import ConfigError
-from llmagent_ros.nodes import common, qos
+from llmagent_ros.nodes import process, qos
+from llmagent_ros.nodes.base import Node
 from llmagent_ros.nodes.episode_tracker import EndedEpisode, EpisodeTracker
 from llmagent_ros.nodes.latency_probe import LatencyProbe, published_at
+from llmagent_ros.nodes.parameters import parameters
 from llmagent_ros.nodes.wire import decisions, reports
 from llmagent_ros.nodes.wire.stamps import key
 from llmagent_ros.recording.recorder import RecorderConfig, RunRecorder
@@ -40,7 +42,7 @@ class RecorderNodeConfig:
     summary_period: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 10.0
 
 
-class RecorderNode(common.Node):
+class RecorderNode(Node):
     """Subscribes scene, decision, cmd_vel, outcome, transition, adapter, /diagnostics, run_finished.
 
     *Scene-to-command latency* is the time between two events on their publishers' wall clock: perception publishes the
@@ -51,7 +53,7 @@ class RecorderNode(common.Node):
 
     def __init__(self) -> None:
         super().__init__("recorder", automatically_declare_parameters_from_overrides=True)
-        c = common.parameters(self, RecorderNodeConfig)
+        c = parameters(self, RecorderNodeConfig)
         out = Path(c.out) if c.out else Path("runs") / f"{time.strftime('%Y%m%d-%H%M%S')}-seed{c.seed}"
         self.finished: int | None = None
         self._recorder: RunRecorder | None = RunRecorder(
@@ -205,7 +207,7 @@ def _table(summary: Mapping[str, Any], out: Path) -> str:
 
 
 def main() -> None:
-    common.main(RecorderNode)
+    process.main(RecorderNode)
 
 
 if __name__ == "__main__":

@@ -20,7 +20,10 @@ from std_msgs.msg import Bool
 from llmagent_interfaces.action import ExecuteTask
 from llmagent_interfaces.msg import Task
 from llmagent_interfaces.srv import ResetSimulation, RetrieveSkills
-from llmagent_ros.nodes import common, qos
+from llmagent_ros.nodes import process, qos
+from llmagent_ros.nodes.base import Node
+from llmagent_ros.nodes.diagnostics import Diagnostics
+from llmagent_ros.nodes.parameters import parameters
 from llmagent_ros.nodes.wire import reports
 from llmagent_ros.perception.text import clean_instruction
 from llmagent_ros.recording.episodes import recorded_episodes
@@ -70,7 +73,7 @@ class RunnerNodeConfig:
     learner_timeout: Seconds = 60.0
 
 
-class RunnerNode(common.Node):
+class RunnerNode(Node):
     """Calls sim/reset, sends execute_task, waits for the learner, and so on; publishes run_finished (latched).
 
     A state machine on futures and one timer of a steady clock: each state has a deadline and names what is done when it
@@ -80,7 +83,7 @@ class RunnerNode(common.Node):
 
     def __init__(self) -> None:
         super().__init__("runner", automatically_declare_parameters_from_overrides=True)
-        self._config = common.parameters(self, RunnerNodeConfig)
+        self._config = parameters(self, RunnerNodeConfig)
         self.finished: int | None = None
         self._done = 0  # episodes
         self._seed = _seed_of_worlds(self._config)
@@ -107,7 +110,7 @@ class RunnerNode(common.Node):
         self._action = ActionClient(self, ExecuteTask, "execute_task")
         self._knowledge = self.create_client(RetrieveSkills, "retrieve_skills") if self._config.knowledge else None
         self._finished_publisher = self.create_publisher(Bool, "run_finished", qos.LATEST)
-        self._diagnostics = common.Diagnostics(self)
+        self._diagnostics = Diagnostics(self)
         self.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, qos.COMMAND)
         self.create_subscription(Task, "task", self._on_task, qos.LATEST)
         steady = Clock(clock_type=ClockType.STEADY_TIME)
@@ -387,7 +390,7 @@ def _seed_of_worlds(config: RunnerNodeConfig) -> int:
 
 
 def main() -> None:
-    common.main(RunnerNode)
+    process.main(RunnerNode)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,10 @@ from llmagent_interfaces.msg import Task
 from llmagent_interfaces.srv import ResetSimulation, SetTask
 from llmagent_ros.contract import load_contract
 from llmagent_ros.errors import ConfigError
-from llmagent_ros.nodes import common, qos
+from llmagent_ros.nodes import process, qos
+from llmagent_ros.nodes.base import Node
+from llmagent_ros.nodes.diagnostics import Diagnostics
+from llmagent_ros.nodes.parameters import parameters
 from llmagent_ros.nodes.wire import decisions, sensors
 from llmagent_ros.nodes.wire.stamps import key, to_time
 from llmagent_ros.simulation.physics import Readings
@@ -54,12 +57,12 @@ class SimNodeConfig:
     command_timeout: Annotated[float, Field(gt=0)] = 0.4
 
 
-class SimNode(common.Node):
+class SimNode(Node):
     """Services: ~/reset (draws a world), ~/set_task (an instruction to judge by)."""
 
     def __init__(self) -> None:
         super().__init__("sim", automatically_declare_parameters_from_overrides=True)
-        self._config = common.parameters(self, SimNodeConfig)
+        self._config = parameters(self, SimNodeConfig)
         self._contract = load_contract(self._config.robot)
         self._simulator = Simulator(
             self._contract, load_task(self._config.task), seed=self._config.seed, gui=_window(self._config.headless)
@@ -90,7 +93,7 @@ class SimNode(common.Node):
             self._image_publisher = self.create_publisher(Image, topics.camera.topic, depth)
             self._info_publisher = self.create_publisher(CameraInfo, topics.camera.info_topic, depth)
         self._outcome_publisher = self.create_publisher(OutcomeMessage, "outcome", qos.OUTCOME)
-        self._diagnostics = common.Diagnostics(self, "simulator")
+        self._diagnostics = Diagnostics(self, "simulator")
         self.create_subscription(TwistStamped, "cmd_vel", self._on_command, qos.COMMAND)
         self.create_subscription(Task, "task", self._on_task, qos.LATEST)
         self.create_service(ResetSimulation, "~/reset", self._on_reset)
@@ -214,7 +217,7 @@ def _window(headless: str) -> bool:
 
 
 def main() -> None:
-    common.main(SimNode)
+    process.main(SimNode)
 
 
 if __name__ == "__main__":

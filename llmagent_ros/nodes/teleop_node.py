@@ -16,7 +16,9 @@ from std_srvs.srv import Trigger
 
 from llmagent_ros.contract import load_contract
 from llmagent_ros.errors import ConfigError
-from llmagent_ros.nodes import common, qos
+from llmagent_ros.nodes import process, qos
+from llmagent_ros.nodes.base import Node
+from llmagent_ros.nodes.parameters import parameters
 from llmagent_ros.nodes.terminal import open_terminal
 from llmagent_ros.teleop.joystick import JoystickConfig, JoystickTeleop
 from llmagent_ros.teleop.keyboard import Keyboard
@@ -42,7 +44,7 @@ class TeleopNodeConfig:
     joystick: JoystickConfig = Field(default_factory=JoystickConfig)
 
 
-class TeleopNode(common.Node):
+class TeleopNode(Node):
     """Subscribes joy; publishes cmd_vel_teleop while somebody drives, and e_stop (latched) when it changes.
 
     When key or dead-man are released, one zero is sent and then nothing: the guard gives the robot back to the policy.
@@ -51,7 +53,7 @@ class TeleopNode(common.Node):
 
     def __init__(self) -> None:
         super().__init__("teleop", automatically_declare_parameters_from_overrides=True)
-        self._config = common.parameters(self, TeleopNodeConfig)
+        self._config = parameters(self, TeleopNodeConfig)
         self._contract = load_contract(self._config.robot)
         self.finished: int | None = None
         self._keys = KeyTeleop(self._contract.limits, self._config.keys)
@@ -150,7 +152,7 @@ def _keyboard(wanted: str) -> Keyboard | None:
 
 
 def main() -> None:
-    common.main(TeleopNode)
+    process.main(TeleopNode)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,151 @@
+"""The two kinds of node, plain and with a lifecycle. Both hold their name, so that no other node has it meanwhile."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import tempfile
+import threading
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TextIO
+
+from rclpy.lifecycle import LifecycleNode, TransitionCallbackReturn
+from rclpy.node import Node as RosNode
+
+from llmagent_ros.errors import ConfigError, LlmAgentError
+
+
+class Node(RosNode):
+    """A node that holds its name from before it has topics until the process ends (see `hold_name`)."""
+
+    def __init__(self, name: str, **options: Any) -> None:
+        super().__init__(name, **options)
+        self._name_lock = hold_name(self)
+
+    def destroy_node(self) -> None:
+        super().destroy_node()
+        self._name_lock.close()
+
+
+class ManagedNode(LifecycleNode):
+    """A lifecycle node that can bring itself up (`autostart`) and turns LlmAgentErrors into failed transitions.
+
+    Subclasses implement `configure`, `activate`, `deactivate` and `cleanup`, and set `starts_itself`.
+    """
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name, automatically_declare_parameters_from_overrides=True)
+        self._name_lock = hold_name(self)
+        self.finished: int | None = None
+        self.starts_itself = False  # whether `run` configures and activates it, once it has its name
+        self._error: Exception | None = None
+        self._starting = False
+
+    def autostart(self) -> None:
+        """Configures and activates.
+
+        Raises:
+            Exception: what made it fail; an LlmAgentError if a person can mend it.
+        """
+        self._starting = True
+        for trigger in (self.trigger_configure, self.trigger_activate):
+            if trigger() != TransitionCallbackReturn.SUCCESS:
+                raise self._error or LlmAgentError(f"node {self.get_name()}: did not start")
+        self._starting = False
+
+    def destroy_node(self) -> None:
+        super().destroy_node()
+        self._name_lock.close()
+
+    def work(self, task: Callable[[], None], name: str) -> threading.Thread:
+        """A started thread. An exception that leaves `task` ends the node with its traceback and exit code 1.
+
+        A node whose thread is gone looks alive and does nothing: better that it dies and is started again.
+        """
+
+        def run() -> None:
+            try:
+                task()
+            except Exception:
+                self.fail()
+
+        thread = threading.Thread(target=run, name=name, daemon=True)
+        thread.start()
+        return thread
+
+    def fail(self) -> None:
+        """Ends the node because of the exception that is being handled, a defect. From any thread."""
+        self.get_logger().fatal(traceback.format_exc())
+        self.finished = 1
+
+    def configure(self) -> None: ...
+
+    def activate(self) -> None: ...
+
+    def deactivate(self) -> None: ...
+
+    def cleanup(self) -> None: ...
+
+    def on_configure(self, state: Any) -> TransitionCallbackReturn:
+        return self._guarded(self.configure)
+
+    def on_activate(self, state: Any) -> TransitionCallbackReturn:
+        super().on_activate(state)
+        return self._guarded(self.activate)
+
+    def on_deactivate(self, state: Any) -> TransitionCallbackReturn:
+        result = self._guarded(self.deactivate)
+        super().on_deactivate(state)
+        return result
+
+    def on_cleanup(self, state: Any) -> TransitionCallbackReturn:
+        return self._guarded(self.cleanup)
+
+    def on_shutdown(self, state: Any) -> TransitionCallbackReturn:
+        return self._guarded(self.close)
+
+    def close(self) -> None:
+        """Ends everything, whatever the state; a second call does nothing."""
+        self.deactivate()
+        self.cleanup()
+
+    def _guarded(self, step: Callable[[], None]) -> TransitionCallbackReturn:
+        self._error = None
+        try:
+            step()
+        except Exception as error:
+            self._error = error
+            if not self._starting:  # else it is raised, and said once
+                known = isinstance(error, LlmAgentError)
+                self.get_logger().error(str(error) if known else traceback.format_exc())
+            return TransitionCallbackReturn.FAILURE
+        return TransitionCallbackReturn.SUCCESS
+
+
+def hold_name(node: RosNode) -> TextIO:
+    """Holds a node's name in its ROS domain on this machine while the file is open; with the process it is free again.
+
+    Raises:
+        ConfigError: another process has it; two nodes of one name would both command the robot.
+    """
+    domain = node.context.get_domain_id()
+    name = node.get_fully_qualified_name()
+    folder = Path(tempfile.gettempdir()) / f"llmagent_ros-{os.getuid()}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    file = (folder / f"domain-{domain}{name.replace('/', '_')}.lock").open("a+", encoding="ascii")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        file.seek(0)
+        holder = file.read().strip() or "?"
+        file.close()
+        raise ConfigError(
+            f"node {name} runs already on this machine (process {holder}, ROS domain {domain}); "
+            "stop it, or take another ROS_DOMAIN_ID or namespace"
+        ) from error
+    file.truncate(0)
+    file.write(str(os.getpid()))
+    file.flush()
+    return file
