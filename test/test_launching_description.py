@@ -206,6 +206,14 @@ def test_a_badly_typed_argument_is_refused_before_the_first_node(
     assert repr(value) in problem and valid in problem
 
 
+def test_a_simulation_waits_for_all_that_takes_part_in_it(tmp_path: Path) -> None:
+    """What is not waited for misses the first episode."""
+    launch = description.expand(config.share_dir() / "launch" / "sim.launch.xml", {}, tmp_path, os.environ)
+    number = next(n for n, spec in enumerate(launch.processes) if spec.name.startswith("runner_node"))
+    said = " ".join(command(launch, number))
+    assert all(f"{{'{name}': True}}" in said for name in ("learn", "knowledge", "recorder"))
+
+
 def test_the_arguments_of_the_stable_command_line_are_there() -> None:
     names = {argument.name for argument in description.arguments(config.share_dir() / "launch" / "sim.launch.xml")}
     assert {"headless", "task", "episodes", "seed", "model", "console", "out"} <= names
