@@ -22,7 +22,11 @@ from llmagent_ros.policy.logs import LoggedStep, write_log
     ("words", "problem"),
     [
         (["--robot", "nope"], "unknown robot contract 'nope'; valid: sim_diffdrive"),
-        (["--tasks", "explore", "nope"], "unknown task 'nope'; valid: explore, navigate"),
+        (
+            ["--environments", "explore", "nope"],
+            "unknown environment 'nope'; valid: Acrobot-v1, CartPole-v1, FrozenLake-v1, LunarLander-v3, Taxi-v4, "
+            "any id of Gymnasium, explore, navigate",
+        ),
     ],
 )
 def test_unknown_names(tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str], problem: str) -> None:

@@ -176,6 +176,32 @@ def test_the_target_is_a_moving_average_of_the_critic(bench: Bench, tmp_path: Pa
         torch.testing.assert_close(target[name], tensor)
 
 
+def test_the_average_begins_as_the_mean_and_then_forgets(bench: Bench, tmp_path: Path) -> None:
+    learner = bench.fed(average_rate=0.4)
+    seen = []
+    for _ in range(4):
+        learner.update()
+        seen.append(learner.critic.state())
+        if len(seen) == 2:
+            half = {n: (t + seen[1][n]) / 2 for n, t in seen[0].items()}
+            for name, tensor in learner.average.state().items():
+                torch.testing.assert_close(tensor, half[name])
+    expected = {n: 0.6 * (0.6 * t + 0.4 * seen[2][n]) + 0.4 * seen[3][n] for n, t in half.items()}
+    saved = part(everything(learner, tmp_path / "checkpoint")[0], "average")
+    for name, tensor in expected.items():
+        torch.testing.assert_close(saved[name], tensor)
+
+
+def test_what_is_exported_is_the_average(bench: Bench, tmp_path: Path) -> None:
+    learner = bench.fed()
+    for _ in range(10):
+        learner.update()
+    learner.export(tmp_path / "bundle")
+    bundle = load_bundle(tmp_path / "bundle")
+    assert bundle.critic is not None
+    assert same(bundle.critic, learner.average.state()) and not same(bundle.critic, learner.critic.state())
+
+
 def test_values_are_those_of_the_corridor(bench: Bench) -> None:
     """From single random steps: the value of the goal must travel over all cells by bootstrapping."""
     learner = bench.fed(actor_every=0)

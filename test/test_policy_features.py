@@ -38,18 +38,28 @@ def test_a_projection_centres_and_keeps_proportions() -> None:
     torch.manual_seed(0)
     spread = torch.tensor([4.0, 2.0, 0.1])
     data = torch.randn(2000, 3) * spread + torch.tensor([10.0, -3.0, 7.0])
-    projected = fit_projection(data, 2)(data)
+    projected = fit_projection([data], 2)(data)
     assert projected.mean(0).abs().max() < 1e-4
     deviation = projected.std(0)
     assert float(deviation[0] / deviation[1]) == pytest.approx(2.0, rel=0.1)
     assert float(projected.var(0).mean()) == pytest.approx(1.0, rel=0.01)
 
 
+def test_a_projection_leaves_out_what_only_tells_environments_apart() -> None:
+    torch.manual_seed(0)
+    first = torch.randn(500, 3) * torch.tensor([1.0, 0.5, 0.0])
+    second = torch.randn(100, 3) * torch.tensor([1.0, 0.5, 0.0]) + torch.tensor([0.0, 0.0, 50.0])
+    projection = fit_projection([first, second], 2)
+    assert projection.basis[2].abs().max() < 1e-4
+    few, many = (projection(group).var(0).mean() for group in (second, first))
+    assert float(few / many) == pytest.approx(1.0, rel=0.3)
+
+
 def test_a_model_uses_the_projection_that_lies_beside_it(tmp_path: Path) -> None:
     folder = save_tiny_model(tmp_path / "base")
     config = LanguageModelConfig(model=str(folder), rank=2)
     plain = LanguageModel(config, PHRASES)
-    projection = fit_projection(plain.features(SCENES), 5)
+    projection = fit_projection([plain.features(SCENES)], 5)
     projection.save(folder)
     projected = LanguageModel(config, PHRASES)
     assert projected.feature_size == 5

@@ -111,6 +111,59 @@ def test_scores_are_means_and_not_sums(model: LanguageModel) -> None:
     assert log_probs[:, -1].min() > 0.02
 
 
+@pytest.mark.parametrize("one_pass", [True, False])
+def test_summed_scores_are_those_of_whole_phrases(folders: dict[str, Path], one_pass: bool) -> None:
+    model, means = tiny_language_model(folders["llama"], score="sum"), tiny_language_model(folders["llama"])
+    model._one_pass = means._one_pass = one_pass
+    lengths = torch.tensor([len(model.tokenizer(model.form.phrase(p)).input_ids) for p in PHRASES])
+    ids, mask = means._tokenize([means.form.prompt(scene) for scene in SCENES])
+    scores = (means._scores_in_one_pass if one_pass else means._scores_by_cache)(ids, mask)
+    torch.testing.assert_close(model.phrase_log_probs(SCENES), (scores * lengths).log_softmax(-1), **TIGHT)
+
+
+CHAT = (
+    "{% for m in messages %}<{{ m.role }}>{{ m.content }}</turn>{% endfor %}"
+    "{% if add_generation_prompt %}<robot>{% endif %}"
+)
+
+
+@pytest.fixture(scope="module")
+def talking(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model that is talked to."""
+    folder = save_tiny_model(tmp_path_factory.mktemp("models") / "talking", "qwen2")
+    tokenizer = tiny_tokenizer("<|endoftext|>")
+    tokenizer.chat_template = CHAT
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def test_a_chat_prompt_is_a_users_message_and_the_phrase_the_answer(talking: Path) -> None:
+    model = tiny_language_model(talking, chat=True)
+    base = AutoModelForCausalLM.from_pretrained(talking).eval()
+    for scene in SCENES:
+        prompt = f"<user>{scene}{model.form.cue}</turn><robot>"
+        head, scores = model.tokenizer(prompt, add_special_tokens=False).input_ids, []
+        for phrase in PHRASES:
+            tail = model.tokenizer(phrase, add_special_tokens=False).input_ids
+            with torch.no_grad():
+                log_probs = base(input_ids=torch.tensor([head + tail])).logits[0].log_softmax(-1)
+            scores.append(sum(log_probs[len(head) - 1 + k, t] for k, t in enumerate(tail)) / len(tail))
+        torch.testing.assert_close(model.phrase_log_probs([scene])[0], torch.stack(scores).log_softmax(-1), **TIGHT)
+
+
+def test_chat_features_are_of_what_follows_the_scene(talking: Path) -> None:
+    model, plain = tiny_language_model(talking, chat=True), tiny_language_model(talking)
+    after = model.tokenizer(f"{model.form.cue}</turn><robot>", add_special_tokens=False).input_ids
+    assert model.feature_size == (1 + len(after)) * 32 > plain.feature_size
+    assert model.feature_digest != plain.feature_digest
+    assert torch.isfinite(model.features(SCENES)).all()
+
+
+def test_chat_needs_a_template(folders: dict[str, Path]) -> None:
+    with pytest.raises(ModelError, match="no chat template; valid: chat false"):
+        tiny_language_model(folders["llama"], chat=True)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_padding_changes_nothing(folders: dict[str, Path], kind: str) -> None:
     model = tiny_language_model(folders[kind])

@@ -35,7 +35,7 @@ class Told:
 
 def told(values: Tensor | None = VALUES, beta: float = BETA) -> TextPolicy:
     policy = TextPolicy(Told())  # type: ignore[arg-type]
-    critic = None if values is None else lambda features: values.expand(len(features), -1)
+    critic = None if values is None else lambda features, head=None: values.expand(len(features), -1)
     policy.swap(None, critic, beta=beta, name="v1")
     return policy
 
@@ -129,7 +129,7 @@ def test_a_refused_adapter_changes_nothing(folder: Path) -> None:
     broken = random_adapter(policy.model, seed=1)
     next(iter(broken.values()))[0, 0] = math.nan
     with pytest.raises(ModelError):
-        policy.swap(broken, lambda f: torch.full((len(f), 4), 100.0), beta=0.1, name="bad")
+        policy.swap(broken, lambda f, head=None: torch.full((len(f), 4), 100.0), beta=0.1, name="bad")
     after = policy.decide(SCENES[0], np.random.default_rng(0))
     assert after.adapter == "good"
     assert np.array_equal(after.probabilities, before.probabilities)

@@ -7,6 +7,7 @@ import json
 import multiprocessing
 import os
 import signal
+import textwrap
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -15,21 +16,21 @@ from pathlib import Path
 
 from llmagent_ros.errors import ConfigError
 
-HELP = "make the base model that ships, from text logs of the simulated worlds"
+HELP = "make the base model that ships, from text logs of all shipped environments"
 CARD = "README.md"
 _SHARD_STEPS = 5000
-_PROJECTION_SCENES = 4000
+_PROJECTION_SCENES = 3000  # of each environment
 _COMPONENTS = 256
-_HELD_OUT = 1000  # steps of the last shard that are only evaluated on
+_HELD_OUT = 300  # steps at the end of each environment's logs that are only evaluated on
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> argparse.ArgumentParser:
     parser: argparse.ArgumentParser = subparsers.add_parser("pretrain", help=HELP, description=__doc__)
     parser.add_argument("out", type=Path, help="folder for the model; OUT.logs and OUT.training are kept to go on with")
-    parser.add_argument("--robot", default="sim_diffdrive", help="robot contract (default: %(default)s)")
-    parser.add_argument("--tasks", nargs="+", default=["explore"], help="tasks to log (default: explore)")
-    parser.add_argument("--log-steps", type=_count, default=40_000, help="steps to log of each task (default: 40000)")
-    parser.add_argument("--steps", type=_count, default=5000, help="training steps (default: %(default)s)")
+    parser.add_argument("--environments", nargs="+", metavar="NAME", help="to log (default: all that ship)")
+    parser.add_argument("--robot", default="sim_diffdrive", help="contract, for its tasks (default: %(default)s)")
+    parser.add_argument("--log-steps", type=_count, default=30_000, help="steps to log of each (default: 30000)")
+    parser.add_argument("--steps", type=_count, default=8000, help="training steps (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of the training (default: %(default)s)")
     parser.add_argument("--workers", type=_count, default=2, help="processes that log, threads that train (default: 2)")
     return parser
@@ -42,14 +43,16 @@ def run(args: argparse.Namespace) -> int:
     from llmagent_ros.policy.logs import read_log
     from llmagent_ros.policy.prompt import PromptFormat
 
+    args.environments = args.environments or default_environments()
     _check(args)
-    logs = _log(args)
-    steps = [step for path in logs for step in read_log(path)]
-    held_out, steps = steps[-_HELD_OUT:], steps[:-_HELD_OUT]
+    logs = {name: [step for path in paths for step in read_log(path)] for name, paths in _log(args).items()}
+    held_out = {name: steps[-_HELD_OUT:] for name, steps in logs.items()}
+    steps = [step for each in logs.values() for step in each[:-_HELD_OUT]]
     torch.set_num_threads(args.workers)
     config = pretraining.PretrainConfig(steps=args.steps, seed=args.seed)
     form = PromptFormat()
-    tokenizer = pretraining.train_tokenizer(pretraining.corpus(steps[:5000], form), config.vocabulary)
+    some = steps[:: max(1, len(steps) // 20_000)]
+    tokenizer = pretraining.train_tokenizer(pretraining.corpus(some, form), config.vocabulary)
     model = pretraining.build_model(config, tokenizer)
     size = sum(p.numel() for p in model.parameters())
     print(f"training {size:,} parameters on {len(steps):,} logged steps", flush=True)
@@ -63,17 +66,24 @@ def run(args: argparse.Namespace) -> int:
         "logged_steps": len(steps),
         "training_steps": config.steps,
         "training_minutes": round((time.monotonic() - began) / 60, 1),
-        "held_out_perplexity": round(pretraining.perplexity(model, tokenizer, form, held_out), 3),
-        "held_out_perplexity_through_cue": round(
-            pretraining.perplexity(model, tokenizer, form, held_out, gist=True), 3
-        ),
+        "held_out_perplexity": {
+            name: [round(pretraining.perplexity(model, tokenizer, form, each, gist=gist), 3) for gist in (False, True)]
+            for name, each in held_out.items()
+        },
     }
     pretraining.save(model, tokenizer, args.out)
-    add_projection(args.out, [step.scene for step in steps], args.robot)
+    add_projection(args.out, [[step.scene for step in each] for each in logs.values()])
     (args.out / CARD).write_text(_card(args, facts, asdict(config)), encoding="utf-8")
     training.unlink(missing_ok=True)
     print(json.dumps(facts, indent=2))
     return 0
+
+
+def default_environments() -> list[str]:
+    """The simulated robot among many wordings of its instruction, and every environment with a description."""
+    from llmagent_ros.experiments.environments import shipped
+
+    return ["explore", *shipped("environments")]
 
 
 def _count(text: str) -> int:
@@ -84,12 +94,10 @@ def _count(text: str) -> int:
 
 def _check(args: argparse.Namespace) -> None:
     """What can be told before hours of work."""
-    from llmagent_ros.contract import load_contract
-    from llmagent_ros.simulation.task import load_task
+    from llmagent_ros.experiments.environments import EnvironmentSpec, make_environment
 
-    load_contract(args.robot)
-    for task in args.tasks:
-        load_task(task)
+    for name in args.environments:
+        make_environment(EnvironmentSpec(name, args.robot)).close()
     if args.out.is_dir() and any(args.out.iterdir()):
         raise ConfigError(f"{args.out}: is not empty; a model is never overwritten")
     if args.out.exists() and not args.out.is_dir():
@@ -99,28 +107,34 @@ def _check(args: argparse.Namespace) -> None:
         raise ConfigError(f"{args.out}: nothing can be written in {nearest}")
 
 
-def add_projection(folder: Path, scenes: Sequence[str], robot: str) -> None:
-    """Fits the features' projection to the scenes of the logs and saves it beside the model."""
+def add_projection(folder: Path, groups: Sequence[Sequence[str]]) -> None:
+    """Fits the features' projection to scenes, a group for each environment, and saves it beside the model."""
     import torch
 
-    from llmagent_ros.contract import load_contract
     from llmagent_ros.policy.features import fit_projection
     from llmagent_ros.policy.language_model import LanguageModel, LanguageModelConfig
 
-    model = LanguageModel(LanguageModelConfig(model=str(folder)), load_contract(robot).phrases)
-    chosen = scenes[:: max(1, len(scenes) // _PROJECTION_SCENES)]
-    features = torch.cat([model.features(chosen[i : i + 64]) for i in range(0, len(chosen), 64)])
+    model = LanguageModel(LanguageModelConfig(model=str(folder)), ["wait"])  # its phrases have no part in features
+    features = []
+    for scenes in groups:
+        chosen = scenes[:: max(1, len(scenes) // _PROJECTION_SCENES)]
+        features.append(torch.cat([model.features(chosen[i : i + 64]) for i in range(0, len(chosen), 64)]))
     fit_projection(features, _COMPONENTS).save(folder)
 
 
-def _log(args: argparse.Namespace) -> list[Path]:
-    """All shards, in order; those of an interrupted run are taken as they are."""
-    from llmagent_ros.cli._exploration import write_shard
+def _log(args: argparse.Namespace) -> dict[str, list[Path]]:
+    """All shards of each environment, in order; those of an interrupted run are taken as they are."""
+    from llmagent_ros.experiments.environments import EnvironmentSpec
+    from llmagent_ros.experiments.exploration import write_shard
 
     folder = args.out.with_name(args.out.name + ".logs")
     count = max(1, -(-args.log_steps // _SHARD_STEPS))
-    jobs = [(args.robot, task, shard, _SHARD_STEPS, folder) for task in args.tasks for shard in range(count)]
-    print(f"logging {args.log_steps:,} steps of each of {', '.join(args.tasks)} in {folder}", flush=True)
+    jobs = [
+        (EnvironmentSpec(name, args.robot), shard, _SHARD_STEPS, folder)
+        for name in args.environments
+        for shard in range(count)
+    ]
+    print(f"logging {args.log_steps:,} steps of each of {', '.join(args.environments)} in {folder}", flush=True)
     interrupts: list[int] = []  # a fork is not to be interrupted; and workers keep this handler: Ctrl-C is not for them
     handler = signal.signal(signal.SIGINT, lambda number, frame: interrupts.append(number))
     pool = ProcessPoolExecutor(args.workers)
@@ -137,7 +151,10 @@ def _log(args: argparse.Namespace) -> list[Path]:
         raise
     finally:
         pool.shutdown(cancel_futures=True)
-    return [future.result() for future in futures]
+    paths: dict[str, list[Path]] = {name: [] for name in args.environments}
+    for (spec, *_), future in zip(jobs, futures, strict=True):
+        paths[spec.name].append(future.result())
+    return paths
 
 
 def _progress(steps: int) -> Callable[[int, float, float], None]:
@@ -151,7 +168,11 @@ def _progress(steps: int) -> Callable[[int, float, float], None]:
 def _card(args: argparse.Namespace, facts: Mapping[str, object], settings_of: Mapping[str, object]) -> str:
     settings = ", ".join(f"{key} {value}" for key, value in settings_of.items())
     trained = f"{facts['training_steps']} steps in {facts['training_minutes']} minutes on {args.workers} CPU threads"
-    command = f"llmagent pretrain OUT --robot {args.robot} --tasks {' '.join(args.tasks)} --log-steps {args.log_steps}"
+    names = " ".join(args.environments)
+    command = f"llmagent pretrain OUT --environments {names} --robot {args.robot} --log-steps {args.log_steps}"
+    perplexities = facts["held_out_perplexity"]
+    assert isinstance(perplexities, dict)
+    rows = "\n".join(f"| {name} | {plain} | {cue} |" for name, (plain, cue) in perplexities.items())
     return f"""---
 license: apache-2.0
 library_name: transformers
@@ -159,18 +180,22 @@ pipeline_tag: text-generation
 ---
 # The base model of llmagent_ros
 
-A Llama of {facts["parameters"]:,} parameters that reads the scene text of small robots. It is a starting point for
-adapters and critics, not a policy: nothing in its data says which action is good.
+A Llama of {facts["parameters"]:,} parameters that reads the scene text of small robots and environments. It is a
+starting point for adapters and critics, not a policy: nothing in its data says which action is good.
 
 - **Made by** `{command} --steps {args.steps} --seed {args.seed} --workers {args.workers}`
-- **Data**: {facts["logged_steps"]:,} steps of random, sticky behaviour in simulated worlds, logged as text.
+- **Data**: {facts["logged_steps"]:,} steps of random, sticky behaviour in {names}, logged as text.
   No expert, no demonstration, no reward.
 - **Objective**: next token on "scene, action -> next scene" and "scene -> the scene again", mostly through the tokens
   of the prompt's cue alone (`llmagent_ros/policy/pretraining.py`).
 - **Training**: {trained}. Settings: {settings}.
 - **Features**: `projection.safetensors` holds the {_COMPONENTS} strongest principal components of the prompt's
-  hidden states over the scenes of the logs.
-- **Held-out perplexity** of a token: {facts["held_out_perplexity"]}; when what follows is told through the cue alone:
-  {facts["held_out_perplexity_through_cue"]}.
-- **Limits**: it knows the words of scene text and hardly any other; any text has tokens, but it was trained on none.
+  hidden states over the scenes of the logs, within environments.
+- **Held-out perplexity** of a token, over {_HELD_OUT} steps at the end of each environment's logs:
+
+  | environment | with the scene in sight | what follows told through the cue alone |
+  |---|---|---|
+{textwrap.indent(rows, "  ")}
+
+- **Limits**: it knows the words of these scenes and hardly any other; any text has tokens, but it was trained on none.
 """

@@ -48,7 +48,7 @@ class LearnerNodeConfig:
     """Parameters.
 
     Attributes:
-        robot, model, device, dtype, rank: as of the policy node; both must have the same base.
+        robot, model, device, dtype, chat, rank: as of the policy node; both must have the same base.
         seed: of the critic's start and of sampling. out: folder of the run: replay, bundles and checkpoint go there.
         rl: see LearnerConfig.
         max_lag: env steps by which learning may lag behind before the runner holds the next episode back.
@@ -63,6 +63,7 @@ class LearnerNodeConfig:
     model: str = ""
     device: str = "auto"
     dtype: str = "auto"
+    chat: bool = False
     rank: Annotated[int, Field(gt=0)] = 8
     seed: Annotated[int, Field(ge=0)] = 0
     out: str = "runs/default"
@@ -116,7 +117,7 @@ class LearnerNode(ManagedNode):
         c = self._config
         torch.set_num_threads(c.threads)
         self._replay = Replay(self._out / "replay.sqlite", self._contract.phrases)
-        language = LanguageModelConfig(model=c.model, device=c.device, dtype=c.dtype, rank=c.rank)
+        language = LanguageModelConfig(model=c.model, device=c.device, dtype=c.dtype, chat=c.chat, rank=c.rank)
         model = LanguageModel(language, self._contract.phrases)
         self._learner = Learner(c.rl, self._replay, model, c.seed)
         if checkpoint.exists(self._checkpoint):

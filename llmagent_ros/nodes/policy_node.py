@@ -56,7 +56,7 @@ class PolicyNodeConfig:
 
     Attributes:
         robot: contract in config/robots, or a path. seed: of the choices. out: folder of the run.
-        model, device, dtype, rank: of the language model and its adapter; see LanguageModelConfig.
+        model, device, dtype, chat, rank: of the language model and its adapter; see LanguageModelConfig.
         bundle: folder of a bundle to start from; empty: the newest in OUT/bundles, if there is one.
         greedy: always the most probable phrase.
         lessons: how many retrieved lessons go into the prompt. skills: how many skills are asked for.
@@ -71,6 +71,7 @@ class PolicyNodeConfig:
     model: str = ""
     device: str = "auto"
     dtype: str = "auto"
+    chat: bool = False
     rank: Annotated[int, Field(gt=0)] = 8
     bundle: str = ""
     greedy: bool = False
@@ -126,7 +127,7 @@ class PolicyNode(ManagedNode):
     def configure(self) -> None:
         torch.set_num_threads(self._config.threads)
         c = self._config
-        language = LanguageModelConfig(model=c.model, device=c.device, dtype=c.dtype, rank=c.rank)
+        language = LanguageModelConfig(model=c.model, device=c.device, dtype=c.dtype, chat=c.chat, rank=c.rank)
         model = LanguageModel(language, self._contract.phrases)
         self._policy = TextPolicy(model)
         start = Path(c.bundle) if c.bundle else latest_bundle(Path(c.out) / "bundles")
@@ -342,7 +343,8 @@ class PolicyNode(ManagedNode):
             return
         begin = time.perf_counter()
         rng = np.random.default_rng([self._config.seed, work.episode, work.trace.steps])
-        decision = self._policy.decide(message.text, rng, lessons=work.lessons, greedy=self._config.greedy)
+        greedy, head = self._config.greedy, None if self._config.greedy else work.episode
+        decision = self._policy.decide(message.text, rng, lessons=work.lessons, greedy=greedy, head=head)
         compute_ms = (time.perf_counter() - begin) * 1e3
         with self._changed:  # ended or pre-empted while the model was thinking: no command must go out
             if self._work is not work or not self._active:

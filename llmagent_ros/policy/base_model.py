@@ -106,6 +106,24 @@ def _check_causal(name: str, model: Any) -> None:
         raise ModelError(f"model {name!r}: {type(model).__name__} is no causal language model with a key-value cache")
 
 
+def chat_template(tokenizer: Any, name: str) -> tuple[str, str]:
+    """What stands before and after a user's message when the assistant is about to answer.
+
+    Raises:
+        ModelError: the model has no chat template, or it does not leave a message as it is.
+    """
+    if not tokenizer.chat_template:
+        raise ModelError(f"model {name!r}: its tokenizer has no chat template; valid: chat false")
+    mark = "the message"
+    told = tokenizer.apply_chat_template(
+        [{"role": "user", "content": mark}], tokenize=False, add_generation_prompt=True
+    )
+    before, found, after = str(told).rpartition(mark)
+    if not found:
+        raise ModelError(f"model {name!r}: its chat template leaves out what a user says; valid: chat false")
+    return before, after
+
+
 def device_named(name: str) -> torch.device:
     """The device of a name; "auto" is a GPU where there is one.
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -12,16 +13,20 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from llmagent_ros.errors import ModelError
-from llmagent_ros.policy.prompt import PromptFormat
 
 PROJECTION = "projection.safetensors"
 _MAX_FEATURES = 1024  # a wide model gives fewer of its cue's tokens
 
 
-def cue_tokens(tokenizer: Any, form: PromptFormat, width: int) -> int:
-    """How many of the cue's last tokens give features, for hidden states of size `width`."""
-    cue = len(tokenizer(form.cue, add_special_tokens=False).input_ids)
-    return max(1, min(cue, _MAX_FEATURES // width - 1))
+def cue_tokens(prompts: Sequence[Sequence[int]], width: int) -> int:
+    """How many of the last tokens give features, for hidden states of size `width`.
+
+    Args:
+        prompts: tokens of two prompts of scenes that end differently: what they share at their ends is the cue.
+    """
+    first, second = (list(reversed(tokens)) for tokens in prompts)
+    shared = sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], zip(first, second, strict=False)))
+    return max(1, min(shared, _MAX_FEATURES // width - 1))
 
 
 def cue_features(hidden: Tensor, mask: Tensor, tokens: int) -> Tensor:
@@ -66,11 +71,16 @@ class Projection:
         save_file({"mean": self.mean.contiguous(), "basis": self.basis.contiguous()}, folder / PROJECTION)
 
 
-def fit_projection(features: Tensor, size: int) -> Projection:
-    """The `size` strongest components of features, (N, D)."""
-    mean = features.mean(0)
-    _, scale, components = torch.linalg.svd(features - mean, full_matrices=False)
-    deviation = (scale[:size].square().mean() / len(features)).sqrt()
+def fit_projection(groups: Sequence[Tensor], size: int) -> Projection:
+    """The `size` strongest components within groups, each of features (N, D) of one environment's scenes.
+
+    Each group is centred by itself and counts alike: what tells environments apart is the same for all scenes of a run,
+    and would else take the place of what a scene says.
+    """
+    mean = torch.stack([group.mean(0) for group in groups]).mean(0)
+    centred = torch.cat([(group - group.mean(0)) / len(group) ** 0.5 for group in groups])
+    _, scale, components = torch.linalg.svd(centred, full_matrices=False)
+    deviation = (scale[:size].square().mean() / len(groups)).sqrt()
     return Projection(mean, components[:size].T / deviation)
 
 

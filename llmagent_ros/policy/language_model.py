@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
@@ -18,7 +18,7 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from llmagent_ros.errors import ModelError
-from llmagent_ros.policy.base_model import device_named, load_base
+from llmagent_ros.policy.base_model import chat_template, device_named, load_base
 from llmagent_ros.policy.features import cue_features, cue_tokens, load_projection
 from llmagent_ros.policy.phrase_tokens import PhraseTokens
 from llmagent_ros.policy.prompt import PromptFormat
@@ -36,6 +36,10 @@ class LanguageModelConfig:
     Attributes:
         model: Hugging Face name or path of a causal language model; empty is the base that ships.
         device: "auto" takes a GPU when there is one. dtype: "auto" is float32 on a CPU, bfloat16 on a GPU.
+        chat: the prompt is a user's message in the model's own chat template, and the phrase is the answer; for models
+            that were tuned to follow instructions.
+        score: a phrase's score is the "mean" of its tokens' log-probabilities, or their "sum", which favours short
+            phrases and is there to be measured against.
         rank, alpha: of LoRA (Hu et al. 2022). target_modules: names of linear layers, or "all-linear".
         max_tokens: longer prompts lose their beginning.
         seed: of the adapter's initial A; B starts at zero, so a new adapter acts as the base.
@@ -44,6 +48,8 @@ class LanguageModelConfig:
     model: str = ""
     device: str = "auto"
     dtype: str = "auto"
+    chat: bool = False
+    score: Literal["mean", "sum"] = "mean"
     rank: int = Field(default=8, gt=0)
     alpha: int = Field(default=16, gt=0)
     target_modules: tuple[str, ...] | str = "all-linear"
@@ -60,18 +66,20 @@ class LanguageModel:
 
     def __init__(self, config: LanguageModelConfig, phrases: Sequence[str], form: PromptFormat | None = None) -> None:
         self.config = config
-        self.form = form or PromptFormat()
+        self.form = form or PromptFormat(separator="" if config.chat else " ")
         self.phrases = tuple(phrases)
         self.device = device_named(config.device)
         name = config.model or str(SHIPPED_BASE)
         base, self.tokenizer = load_base(name, self.device, config.dtype)
         self.base_digest = model_digest(base)
         width = int(base.config.hidden_size)
-        self._cue_tokens = cue_tokens(self.tokenizer, self.form, width)
+        self._template = chat_template(self.tokenizer, name) if config.chat else None
+        self._cue_tokens = cue_tokens(self._encode([self.form.prompt(scene) for scene in ("ahead.", "7 8")]), width)
         self._projection = load_projection(Path(name), self.device)
         self.feature_size = (1 + self._cue_tokens) * width if self._projection is None else self._projection.size
         self.feature_digest = hashlib.sha256(
-            f"{self._projection} {self._cue_tokens} {self.base_digest} {self.form} {config.max_tokens}".encode()
+            f"{self._projection} {self._cue_tokens} {self.base_digest} {self.form} {self._template} {config.max_tokens}"
+            .encode()
         ).hexdigest()
         targets = config.target_modules
         lora = LoraConfig(
@@ -117,10 +125,10 @@ class LanguageModel:
     ) -> Tensor:
         """log pi(phrase | lessons, scene) over the closed vocabulary, float32, (B, phrases).
 
-        A phrase's score is the mean log-probability of its tokens after the prompt, so that long phrases are not at a
-        disadvantage; the scores are normalised over the vocabulary. Prompt and phrases run through the model in one
-        pass (`PhraseTokens`); in two with a cache between them where the model takes no mask of ours. Differentiable
-        with respect to the adapter.
+        A phrase's score is (by default) the mean log-probability of its tokens after the prompt, so that long phrases
+        are not at a disadvantage; the scores are normalised over the vocabulary. Prompt and phrases run through the
+        model in one pass (`PhraseTokens`); in two with a cache between them where the model takes no mask of ours.
+        Differentiable with respect to the adapter.
         """
         prompts = [self.form.prompt(scene, lessons) for scene in scenes]
         if adapter:
@@ -155,7 +163,7 @@ class LanguageModel:
             log_probs = out.logits.float().log_softmax(-1)  # (B*P, L-1, V)
             rest = log_probs.gather(-1, phrase_ids[:, 1:, None])[..., 0] * phrase_mask[:, 1:]
             scores = scores + rest.sum(-1).view(batch, count)
-        return scores / self._phrases.mask.sum(-1)
+        return scores / self._phrases.divisor
 
     @torch.no_grad()
     def _takes_one_pass(self) -> bool:
@@ -231,9 +239,18 @@ class LanguageModel:
             input_ids=ids, attention_mask=mask, position_ids=positions, past_key_values=past, **options
         )
 
+    def _encode(self, prompts: Sequence[str]) -> list[list[int]]:
+        """Tokens of prompts, as a user's messages where the model is talked to."""
+        texts = list(prompts)
+        if self._template is not None:
+            before, after = self._template
+            texts = [f"{before}{text}{after}" for text in texts]
+        encoded: list[list[int]] = self.tokenizer(texts, add_special_tokens=self._template is None).input_ids
+        return encoded
+
     def _tokenize(self, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
         """Left-padded ids and mask, (B, T): the last position is every prompt's last token."""
-        encoded = self.tokenizer(list(prompts)).input_ids
+        encoded = self._encode(prompts)
         encoded = [tokens[-self.config.max_tokens :] for tokens in encoded]
         length = max(map(len, encoded))
         pad = int(self.tokenizer.pad_token_id)
@@ -243,7 +260,8 @@ class LanguageModel:
 
     def _tokenize_phrases(self) -> PhraseTokens:
         encoded = [self.tokenizer(self.form.phrase(p), add_special_tokens=False).input_ids for p in self.phrases]
-        return PhraseTokens.of(encoded, int(self.tokenizer.pad_token_id), self.device)
+        mean = self.config.score == "mean"
+        return PhraseTokens.of(encoded, int(self.tokenizer.pad_token_id), self.device, mean=mean)
 
     def describe(self) -> dict[str, Any]:
         """Name, size, adapter and how phrases are scored (`phrase_log_probs`), for logs."""

@@ -12,12 +12,16 @@ from llmagent_ros.errors import ConfigError, StoreError
 
 @dataclass(frozen=True)
 class LoggedStep:
-    """One step of a log: the scene's text, the phrase that was done, the next scene's text, and where from."""
+    """One step of a log: the scene's text, the phrase that was done, the next scene's text, and where from.
+
+    task: the instruction that both scenes begin with, if they do.
+    """
 
     scene: str
     action: str
     next_scene: str
     source: str
+    task: str = ""
 
 
 def write_log(steps: Iterable[LoggedStep], path: Path) -> int:

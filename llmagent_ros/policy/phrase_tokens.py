@@ -18,6 +18,7 @@ class PhraseTokens:
 
     Attributes:
         ids, mask: right-padded, (P, L).
+        divisor: of the sum of a phrase's log-probabilities, (P,): its length, for the mean, or 1.
         tail: (M,). depth: how many tail tokens stand before each in its phrase, (M,).
         sees: which tail tokens each tail token sees, itself included, bool (M, M).
         after: for the tokens of a phrase from the second on, the place in "last prompt token, tail" that predicts it,
@@ -30,9 +31,10 @@ class PhraseTokens:
     depth: Tensor
     sees: Tensor
     after: Tensor
+    divisor: Tensor
 
     @staticmethod
-    def of(phrases: Sequence[Sequence[int]], pad: int, device: torch.device) -> PhraseTokens:
+    def of(phrases: Sequence[Sequence[int]], pad: int, device: torch.device, *, mean: bool = True) -> PhraseTokens:
         """Lays token lists, none empty, out."""
         length = max(map(len, phrases))
         beginnings = dict.fromkeys(tuple(p[:n]) for p in phrases for n in range(1, len(p)))
@@ -50,6 +52,7 @@ class PhraseTokens:
             depth=tensor([len(beginning) - 1 for beginning in place]),
             sees=tensor(sees, torch.bool).view(len(place), len(place)),
             after=tensor(after).view(len(phrases), length - 1),
+            divisor=tensor([len(p) if mean else 1 for p in phrases]),
         )
 
     def joined(self, ids: Tensor, mask: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
@@ -76,11 +79,11 @@ class PhraseTokens:
         )
 
     def scores(self, log_probs: Tensor) -> Tensor:
-        """Mean log-probability of each phrase's tokens, (B, P).
+        """Mean (or summed) log-probability of each phrase's tokens, (B, P).
 
         Args:
             log_probs: of the next token after the last prompt token and after each tail token, (B, 1+M, V).
         """
         first = log_probs[:, 0, self.ids[:, 0]]
         rest = log_probs[:, self.after, self.ids[:, 1:]] * self.mask[:, 1:]
-        return (first + rest.sum(-1)) / self.mask.sum(-1)
+        return (first + rest.sum(-1)) / self.divisor

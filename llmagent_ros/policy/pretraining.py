@@ -1,10 +1,13 @@
 """Making a small base model from text logs.
 
 The model learns "scene, action -> next scene" as plain next-token prediction, and in `recall_share` of the sequences
-to say the scene again. In `gist_share` of them the text after the prompt may look at the prompt's cue only, not at
-the scene before it (gist tokens, Mu, Li & Goodman 2023), so that the hidden states of the cue must carry what the
-scene says: they are the features of the critic. No action is better than another in the logs, so nothing about
-solving a task is learned here.
+to say the scene again, both without the instruction that the scene begins with: what it asks for shows in the parts
+that follow (objects that it names come first), and its wording should not. In `noise_share` of them words of the
+instruction that occur nowhere else in the scene are made-up ones, so that wordings nobody thought of are read too.
+
+In `gist_share` of the sequences the text after the prompt may look at the prompt's cue only, not at the scene before it
+(gist tokens, Mu, Li & Goodman 2023), so that the hidden states of the cue must carry what the scene says: they are the
+features of the critic. No action is better than another in the logs, so nothing about solving a task is learned here.
 """
 
 from __future__ import annotations
@@ -39,7 +42,7 @@ class PretrainConfig:
     layers: int = 3
     width: int = 128
     heads: int = 8
-    vocabulary: int = 768
+    vocabulary: int = 1024
     max_positions: int = 1024
     batch_size: int = 32
     steps: int = 5000
@@ -47,10 +50,12 @@ class PretrainConfig:
     warmup: int = 100
     gist_share: float = 0.9
     recall_share: float = 0.5
+    noise_share: float = 0.3
     seed: int = 0
 
 
 RECALL = " say again."
+_LETTERS = list("abcdefghijklmnopqrstuvwxyz")
 
 
 def corpus(steps: Sequence[LoggedStep], form: PromptFormat) -> list[str]:
@@ -68,7 +73,7 @@ def train_tokenizer(texts: Iterable[str], vocabulary: int) -> PreTrainedTokenize
         ]
     )
     tokenizer.decoder = decoders.ByteLevel()
-    numbers = [f" {n / 10:.1f}" for n in range(100)] + [f" {n}" for n in range(0, 190, 10)]
+    numbers = [f" {n / 10:.1f}" for n in range(-99, 100)] + [f" {n}" for n in (*range(10), *range(10, 190, 10))]
     trainer = trainers.BpeTrainer(
         vocab_size=vocabulary,
         special_tokens=[PAD, BOS, EOS],
@@ -110,20 +115,48 @@ class _Sequence:
 
 
 class _Encoder:
-    """Turns logged steps into token sequences: prompt, phrase, next scene; or prompt, the same scene again."""
+    """Turns logged steps into token sequences: prompt, phrase, next scene; or prompt, the same scene again.
+
+    The scenes after the prompt lack their instruction.
+    """
 
     def __init__(self, tokenizer: PreTrainedTokenizerFast, form: PromptFormat) -> None:
         self._tokenizer = tokenizer
         self._form = form
         self._cue = len(tokenizer(form.cue, add_special_tokens=False).input_ids)
 
-    def encode(self, step: LoggedStep, *, recall: bool) -> _Sequence:
-        prompt = self._tokenizer(self._form.prompt(step.scene)).input_ids
+    def encode(self, step: LoggedStep, *, recall: bool, noise: np.random.Generator | None = None) -> _Sequence:
+        """noise: makes words of the instruction up."""
+        scene = step.scene if noise is None else _with_noise(step, noise)
+        prompt = self._tokenizer(self._form.prompt(scene)).input_ids
         phrase = self._form.phrase(step.action)
-        rest = f"{RECALL} {step.scene}" if recall else f"{phrase}. then {step.next_scene}"
+        told = _without_task(step.scene if recall else step.next_scene, step.task)
+        rest = f"{RECALL} {told}" if recall else f"{phrase}. then {told}"
         after = self._tokenizer(rest, add_special_tokens=False).input_ids
         gist = (len(prompt) - self._cue, len(prompt))
         return _Sequence([*prompt, *after, self._tokenizer.eos_token_id], gist)
+
+
+def _without_task(scene: str, task: str) -> str:
+    return scene.removeprefix(f"{task}. ") if task else scene
+
+
+def _with_noise(step: LoggedStep, rng: np.random.Generator) -> str:
+    """The scene; words of its instruction that occur nowhere else in it are replaced by 0 to 2 made-up ones each."""
+    rest = _without_task(step.scene, step.task)
+    if rest == step.scene:
+        return rest
+    known = set(rest.replace(".", " ").split())
+    words = [
+        word
+        for given in step.task.split()
+        for word in ([given] if given in known else [_made_up(rng) for _ in range(rng.integers(3))])
+    ]
+    return f"{' '.join(words)}. {rest}" if words else rest
+
+
+def _made_up(rng: np.random.Generator) -> str:
+    return "".join(rng.choice(_LETTERS, size=rng.integers(2, 9)))
 
 
 def _batch(
@@ -174,7 +207,10 @@ def train(
             group["lr"] = config.learning_rate * _schedule(done, config)
         picked = rng.integers(len(steps), size=config.batch_size)
         recall = rng.random(config.batch_size) < config.recall_share
-        chosen = [encoder.encode(steps[i], recall=bool(r)) for i, r in zip(picked, recall, strict=True)]
+        noise = [rng if some else None for some in rng.random(config.batch_size) < config.noise_share]
+        chosen = [
+            encoder.encode(steps[i], recall=bool(r), noise=n) for i, r, n in zip(picked, recall, noise, strict=True)
+        ]
         gist = (rng.random(config.batch_size) < config.gist_share).tolist()
         ids, mask, labels = _batch(chosen, gist, int(tokenizer.pad_token_id))
         loss = model(input_ids=ids, attention_mask=mask, labels=labels).loss

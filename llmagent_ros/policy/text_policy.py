@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -12,8 +13,14 @@ from llmagent_ros.errors import DivergenceError
 from llmagent_ros.policy.language_model import LanguageModel
 from llmagent_ros.types import Decision, FloatArray
 
-Values = Callable[[Tensor], Tensor]
-"""Action values (B, phrases) of features (B, feature_size)."""
+_DISAGREEMENT = 2.0  # the adapter follows the mean: times 2, the product of both is that of one member by itself
+
+
+class Values(Protocol):
+    """Action values (B, phrases) of features (B, feature_size): the mean of an ensemble, or one member's."""
+
+    def __call__(self, features: Tensor, head: int | None = None) -> Tensor: ...
+
 
 
 class TextPolicy:
@@ -42,37 +49,59 @@ class TextPolicy:
             self.model.load_adapter_state(adapter)
         self._values, self._beta, self.adapter = values, beta, name
 
-    @torch.inference_mode()
     def decide(
-        self, scene: str, rng: np.random.Generator, *, lessons: Sequence[str] = (), greedy: bool = False
+        self,
+        scene: str,
+        rng: np.random.Generator,
+        *,
+        lessons: Sequence[str] = (),
+        greedy: bool = False,
+        head: int | None = None,
     ) -> Decision:
         """Chooses an action phrase for a scene.
 
         Args:
             rng: one number is drawn from it. greedy: takes the most probable phrase instead.
+            head: acts by what one member of the critic's ensemble holds, modulo their number. One member for a whole
+                episode, another for the next, explores deeply (bootstrapped DQN, Osband et al. 2016): what they
+                disagree on is tried out consistently. None: by their mean.
 
         Raises:
             DivergenceError: the model or the critic gives values that are not finite.
         """
-        log_probs = self.model.phrase_log_probs([scene], lessons)[0].double().cpu()
-        values = torch.zeros_like(log_probs)
-        if self._values is not None:
-            values = self._values(self.model.features([scene]))[0].double().cpu()
-        logits = log_probs + values / self._beta
-        if not bool(logits.isfinite().all()):
-            raise DivergenceError(f"adapter {self.adapter}: scores or values that are not finite")
-        log_pi = logits.log_softmax(-1)
-        probabilities = log_pi.exp().numpy()
+        log_pi, values = self.distribution([scene], lessons, head)
+        probabilities = log_pi[0].exp().numpy()
         drawn = rng.random()
         choice = int(np.argmax(probabilities)) if greedy else _draw(probabilities, drawn)
         return Decision(
             action=self.model.phrases[choice],
-            log_probability=float(log_pi[choice]),
+            log_probability=float(log_pi[0, choice]),
             candidates=self.model.phrases,
             probabilities=probabilities.astype(np.float32),
-            values=values.numpy().astype(np.float32),
+            values=values[0].numpy().astype(np.float32),
             adapter=self.adapter,
         )
+
+    @torch.inference_mode()
+    def distribution(
+        self, scenes: Sequence[str], lessons: Sequence[str] = (), head: int | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """log pi(.|s) and Q(s, .), float64 on the CPU, each (B, phrases); values are 0 without a critic.
+
+        Raises:
+            DivergenceError: the model or the critic gives values that are not finite.
+        """
+        log_probs = self.model.phrase_log_probs(scenes, lessons).double().cpu()
+        values = torch.zeros_like(log_probs)
+        if self._values is not None:
+            features = self.model.features(scenes)
+            values = self._values(features).double().cpu()
+            if head is not None:
+                values = values + _DISAGREEMENT * (self._values(features, head).double().cpu() - values)
+        logits = log_probs + values / self._beta
+        if not bool(logits.isfinite().all()):
+            raise DivergenceError(f"adapter {self.adapter}: scores or values that are not finite")
+        return logits.log_softmax(-1), values
 
 
 def _draw(probabilities: FloatArray, uniform: float) -> int:

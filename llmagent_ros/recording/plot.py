@@ -6,7 +6,7 @@ import io
 import itertools
 import math
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -110,6 +110,46 @@ def plot_runs(runs: Sequence[tuple[str, Sequence[Episode]]], path: Path, title: 
         _legend(figure, upper)
     else:
         upper.text(0.5, 0.5, "no finished episode", transform=upper.transAxes, ha="center", color=_QUIET)
+    _save(figure, path)
+
+
+def plot_curves(
+    methods: Mapping[str, Sequence[Sequence[tuple[float, float]]]],
+    path: Path,
+    *,
+    title: str,
+    y: str,
+    threshold: float | None = None,
+) -> None:
+    """Draw evaluations along environment steps, on a logarithmic axis: seeds thin, the median of each method thick.
+
+    Args:
+        methods: curves of (steps, value) by method, one for each seed; the median is drawn where at least half of a
+            method's seeds have an evaluation at the same steps.
+        y: what the values are. threshold: a line at it.
+
+    Raises:
+        StoreError: `path` cannot be written; an older picture there is kept.
+    """
+    figure = _figure()
+    axes = figure.subplots()
+    seeds = max((len(curves) for curves in methods.values()), default=0)
+    _frame(axes, title, f"{seeds} seeds: each thin, median thick")
+    for index, (method, curves) in enumerate(methods.items()):
+        colour = _RUN_COLOURS[index % len(_RUN_COLOURS)]
+        at: dict[float, list[float]] = {}
+        for curve in curves:
+            axes.plot([x for x, _ in curve], [value for _, value in curve], color=colour, lw=0.8, alpha=0.35)
+            for x, value in curve:
+                at.setdefault(x, []).append(value)
+        middle = [(x, float(np.median(v))) for x, v in sorted(at.items()) if 2 * len(v) >= len(curves)]
+        axes.plot([x for x, _ in middle], [v for _, v in middle], color=colour, lw=2.4, label=method)
+    if threshold is not None:
+        axes.axhline(threshold, color=_QUIET, lw=1.0, ls="--", label=f"{threshold:g}")
+    axes.set_xscale("log")
+    axes.set_xlabel("environment steps")
+    axes.set_ylabel(y)
+    _legend(figure, axes)
     _save(figure, path)
 
 

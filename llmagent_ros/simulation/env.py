@@ -80,6 +80,11 @@ class NavigateEnv(gym.Env[Observation, np.int64]):
         assert self._readings is not None, "reset first"
         return self._readings
 
+    @property
+    def instruction(self) -> str:
+        """What the robot is to do in this world."""
+        return self.simulator.instruction
+
     def render(self) -> NDArray[np.uint8] | None:
         """The robot's camera image ("rgb_array")."""
         return self._readings.image.rgb if self.render_mode == "rgb_array" and self._readings else None

@@ -7,7 +7,7 @@ import numpy as np
 from llmagent_ros.contract import RobotContract
 from llmagent_ros.simulation.physics import Physics, Readings, SensorConfig
 from llmagent_ros.simulation.task import TaskConfig, judge
-from llmagent_ros.simulation.world import World, draw_world, load_world
+from llmagent_ros.simulation.world import World, WorldConfig, draw_world, load_world
 from llmagent_ros.types import Outcome, Velocity
 
 
@@ -44,6 +44,10 @@ class Simulator:
         """The task of the next episode."""
         self._world_config = load_world(task.world)
         self._task = task
+
+    @property
+    def world_config(self) -> WorldConfig:
+        return self._world_config
 
     @property
     def task(self) -> TaskConfig:

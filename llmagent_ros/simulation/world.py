@@ -17,7 +17,7 @@ from llmagent_ros.contract import NotNegative, Positive, RobotContract
 from llmagent_ros.errors import ConfigError
 
 _STRICT = ConfigDict(extra="forbid")
-_GRID = 0.1  # m, resolution of the reachability check
+GRID = 0.1  # m, resolution of the grid of free positions
 _ATTEMPTS = 200
 _MOST = 1000  # bodies of a kind
 _Number = TypeVar("_Number", int, float)
@@ -149,15 +149,15 @@ def _place(
 
 def _reachable(world: WorldConfig, drawn: World, robot_radius: float) -> bool:
     """Breadth-first search over a grid of free robot positions, from the start to beside the target."""
-    free = _free_grid(world, drawn, robot_radius)
+    free = free_grid(world, drawn, robot_radius)
 
     def cell(x: float, y: float) -> tuple[int, int]:
-        return int((x + world.size[0] / 2) / _GRID), int((y + world.size[1] / 2) / _GRID)
+        return int((x + world.size[0] / 2) / GRID), int((y + world.size[1] / 2) / GRID)
 
     target = drawn.object(drawn.target)
     assert target is not None
     goal = cell(target.x, target.y)
-    reach = (target.radius + robot_radius + 0.2) / _GRID
+    reach = (target.radius + robot_radius + 0.2) / GRID
     seen = np.zeros_like(free)
     queue = deque([cell(drawn.start[0], drawn.start[1])])
     seen[queue[0]] = True
@@ -172,10 +172,13 @@ def _reachable(world: WorldConfig, drawn: World, robot_radius: float) -> bool:
     return False
 
 
-def _free_grid(world: WorldConfig, drawn: World, robot_radius: float) -> NDArray[np.bool_]:
-    xs = (np.arange(int(world.size[0] / _GRID)) + 0.5) * _GRID - world.size[0] / 2
-    ys = (np.arange(int(world.size[1] / _GRID)) + 0.5) * _GRID - world.size[1] / 2
-    margin = robot_radius + 0.03
+def free_grid(
+    world: WorldConfig, drawn: World, robot_radius: float, margin: float = 0.03
+) -> NDArray[np.bool_]:
+    """Cells of GRID m, (x, y) from the lower corner, in which the robot keeps `margin` m from everything."""
+    xs = (np.arange(int(world.size[0] / GRID)) + 0.5) * GRID - world.size[0] / 2
+    ys = (np.arange(int(world.size[1] / GRID)) + 0.5) * GRID - world.size[1] / 2
+    margin = robot_radius + margin
     inside_x, inside_y = np.abs(xs) <= world.size[0] / 2 - margin, np.abs(ys) <= world.size[1] / 2 - margin
     free: NDArray[np.bool_] = inside_x[:, None] & inside_y[None, :]
     for body in (*drawn.obstacles, *drawn.objects):

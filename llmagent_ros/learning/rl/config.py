@@ -22,6 +22,7 @@ class LearnerConfig:
         gamma: discount of one step. n_step: steps of reward before bootstrapping.
         beta: temperature of the policy over action values, in units of return.
         batch_size, learning_rate: of the critic. target_rate: of the target's moving average.
+        average_rate: of the moving average of the critic, which acts and teaches the adapter.
         updates_per_step: critic updates for each new transition.
         warmup: transitions before the first update.
         demo_share: share of a batch from demonstrations and interventions, when there are any (RLPD).
@@ -39,6 +40,7 @@ class LearnerConfig:
     batch_size: Annotated[int, Field(gt=0)] = 128
     learning_rate: Positive = 5e-4
     target_rate: Annotated[float, Field(gt=0, le=1)] = 0.01
+    average_rate: Annotated[float, Field(gt=0, le=1)] = 0.002
     updates_per_step: Positive = 2.0
     warmup: Annotated[int, Field(gt=0)] = 256
     demo_share: Share = 0.5

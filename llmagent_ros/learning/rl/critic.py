@@ -84,9 +84,11 @@ class Critic(nn.Module):
         return x
 
     @torch.inference_mode()
-    def values(self, features: Tensor) -> Tensor:
-        """Mean over the heads, (B, actions)."""
-        return self.forward(features).mean(0)
+    def values(self, features: Tensor, head: int | None = None) -> Tensor:
+        """Mean over the heads, or what one head says, (B, actions). head: any number from 0 on, modulo the heads."""
+        if head is None:
+            return self.forward(features).mean(0)
+        return self.forward(features, torch.tensor([head % self.config.heads], device=features.device))[0]
 
     def state(self) -> dict[str, Tensor]:
         """Its tensors on the CPU, for a bundle."""

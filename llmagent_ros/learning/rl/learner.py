@@ -74,11 +74,14 @@ class Learner:
         self._target = Critic(model.feature_size, len(model.phrases), config.critic)
         self._target.load_state_dict(self.critic.state_dict())
         self._target.requires_grad_(False)
-        self._critic_optimiser = torch.optim.Adam(self.critic.parameters(), lr=config.learning_rate)
+        self.average = Critic(model.feature_size, len(model.phrases), config.critic)
+        self.average.load_state_dict(self.critic.state_dict())
+        self.average.requires_grad_(False)
+        self._critic_optimiser = torch.optim.Adam(self.critic.parameters(), lr=config.learning_rate, fused=True)
         self._adapter = model.adapter_parameters()
         self._actor_optimiser = torch.optim.AdamW(self._adapter, lr=config.actor_learning_rate, weight_decay=0.0)
         self._deployed = model.adapter_state()
-        self._good = (self.critic.state(), dict(self._deployed))
+        self._good = (self.average.state(), dict(self._deployed))
         self.updates = 0
         self.actor_updates = 0
         self.lessons: tuple[str, ...] = ()  # such as the acting policy reads before a scene
@@ -136,16 +139,16 @@ class Learner:
         values = self.critic(features).gather(-1, action.expand(c.critic.heads, -1)[..., None])[..., 0]
         loss = nn.functional.huber_loss(values, target.expand_as(values), reduction="none").mean(1).sum()
         self._step(loss, self._critic_optimiser, list(self.critic.parameters()), "critic")
-        with torch.no_grad():
-            for kept, new in zip(self._target.parameters(), self.critic.parameters(), strict=True):
-                kept.lerp_(new, c.target_rate)
+        _move(self._target, self.critic, c.target_rate)
+        _move(self.average, self.critic, max(c.average_rate, 1 / (1 + self.updates)))
         return {"critic_loss": loss.item(), "value": values.mean().item()}
 
     def _update_actor(self) -> dict[str, float]:
         c = self.config
         batch = self.replay.sample(c.actor_batch, 1, c.gamma, self._rng, self._demo_share())
         scenes = self.replay.texts(batch.scene_id)
-        values = self.critic.values(torch.from_numpy(self.replay.features(batch.scene_id)).to(_device(self.critic)))
+        features = torch.from_numpy(self.replay.features(batch.scene_id)).to(_device(self.average))
+        values = self.average.values(features)
         lessons = self._some_lessons()
         with torch.no_grad():
             deployed = self._deployed_log_probs(scenes, lessons) if c.kl_weight else None
@@ -190,8 +193,8 @@ class Learner:
             loss.backward()
             norm = float(nn.utils.clip_grad_norm_(parameters, self.config.max_gradient))
         if not math.isfinite(norm):
-            self.critic.load_state(self._good[0])
-            self._target.load_state(self._good[0])
+            for critic in (self.critic, self._target, self.average):
+                critic.load_state(self._good[0])
             self.model.load_adapter_state(self._good[1])
             for each in (self._critic_optimiser, self._actor_optimiser):
                 each.state.clear()  # moments that the bad steps went into
@@ -203,9 +206,15 @@ class Learner:
 
     # --- results -----------------------------------------------------------------------------------------
 
+    def deploy(self) -> None:
+        """What was learned so far counts as deployed: the KL term holds on to it, and divergence goes back to it."""
+        self._deployed = self.model.adapter_state()
+        self._good = (self.average.state(), dict(self._deployed))
+
     def export(self, folder: Path, meta: Mapping[str, Any] | None = None) -> str:
         """Writes critic and adapter as a bundle, which counts as deployed from now on; returns its digest."""
-        adapter, critic = self.model.adapter_state(), self.critic.state()
+        self.deploy()
+        critic, adapter = self._good
         facts = {
             "base_digest": self.model.base_digest,
             "feature_digest": self.model.feature_digest,
@@ -214,19 +223,26 @@ class Learner:
             "env_steps": len(self.replay),
             "updates": self.updates,
         }
-        digest = save_bundle(
+        return save_bundle(
             folder,
             adapter=adapter,
             adapter_config=self.model.adapter_config(),
             critic=critic,
             meta=facts | dict(meta or {}),
         )
-        self._deployed, self._good = adapter, (critic, adapter)
-        return digest
 
-    def save(self, folder: Path) -> None:
-        """Everything needed to go on exactly here, except the replay, which is on disk already."""
-        modules = {"critic": self.critic.state(), "target": self._target.state(), "adapter": self.model.adapter_state()}
+    def save(self, folder: Path, callers: Mapping[str, Any] | None = None) -> None:
+        """Everything needed to go on exactly here, except the replay, which is on disk already.
+
+        Args:
+            callers: facts of the caller's, as JSON, which `load` gives back.
+        """
+        modules = {
+            "critic": self.critic.state(),
+            "target": self._target.state(),
+            "average": self.average.state(),
+            "adapter": self.model.adapter_state(),
+        }
         tensors = {f"{part}/{name}": tensor for part, state in modules.items() for name, tensor in state.items()}
         tensors |= {f"deployed/{name}": tensor for name, tensor in self._deployed.items()}
         for name, optimiser in (("critic", self._critic_optimiser), ("actor", self._actor_optimiser)):
@@ -239,11 +255,12 @@ class Learner:
             "replay": self.replay.state(),
             "base_digest": self.model.base_digest,
             "feature_digest": self.model.feature_digest,
+            "caller": dict(callers or {}),
         }
         checkpoint.save(folder, tensors, facts)
 
-    def load(self, folder: Path) -> None:
-        """Goes on where `save` was called.
+    def load(self, folder: Path) -> dict[str, Any]:
+        """Goes on where `save` was called; returns the caller's facts.
 
         Raises:
             ModelError: damaged, or of another base or shape. StoreError: of another replay.
@@ -252,14 +269,17 @@ class Learner:
         self.replay.check_state(facts["replay"])
         self.critic.load_state(part(tensors, "critic"))
         self._target.load_state(part(tensors, "target"))
+        self.average.load_state(part(tensors, "average"))
         self.model.load_adapter_state(part(tensors, "adapter"))
         self._deployed = part(tensors, "deployed")
-        self._good = (self.critic.state(), dict(self._deployed))
+        self._good = (self.average.state(), dict(self._deployed))
         for name, optimiser in (("critic", self._critic_optimiser), ("actor", self._actor_optimiser)):
             load_optimiser(part(tensors, f"{name}_optimiser"), optimiser)
         self.updates, self.actor_updates = facts["updates"], facts["actor_updates"]
         self.lessons = tuple(facts.get("lessons", ()))
         self._rng.bit_generator.state = facts["random"]
+        caller: dict[str, Any] = facts.get("caller", {})
+        return caller
 
 
 def soft_targets(values: Tensor, target_pair: Tensor, returns: Tensor, discount: Tensor, beta: float) -> Tensor:
@@ -271,6 +291,13 @@ def soft_targets(values: Tensor, target_pair: Tensor, returns: Tensor, discount:
     """
     policy = (values.mean(0) / beta).softmax(-1)
     return returns + discount * (policy * target_pair.min(0).values).sum(-1)
+
+
+@torch.no_grad()
+def _move(module: nn.Module, towards: nn.Module, rate: float) -> None:
+    """module <- module + rate (towards - module)."""
+    for kept, new in zip(module.parameters(), towards.parameters(), strict=True):
+        kept.lerp_(new, rate)
 
 
 def _device(module: nn.Module) -> torch.device:

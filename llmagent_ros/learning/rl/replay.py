@@ -162,6 +162,28 @@ class Replay:
                 self._index.link(pairs)
             return len(stored)
 
+    def rewind(self, transitions: int) -> int:
+        """Forgets all but the first `transitions` to arrive, for good; returns how many that were.
+
+        For an experiment that goes on from a checkpoint exactly and makes them again. A robot's experience is not
+        made again: there nothing calls this.
+
+        Raises:
+            StoreError: read-only, or not written.
+        """
+        with self._store_lock:
+            self._check_open()
+            if self._lock is None:
+                raise StoreError(f"{self.path}: opened read-only, cannot rewind")
+            before = len(self._index)
+            if before <= transitions:
+                return 0
+            self._store.truncate(transitions)
+            with self._index_lock:
+                self._index = ReplayIndex()
+            self.refresh()
+            return before - len(self._index)
+
     def refresh(self) -> int:
         """Brings in what a writing process appended since; returns how many. For readers; a writer is never behind."""
         with self._store_lock:

@@ -168,6 +168,12 @@ class TransitionStore:
             self._texts, self._transitions = texts, count
             raise
 
+    def truncate(self, transitions: int) -> None:
+        """Deletes all but the first `transitions`; their texts and labels stay."""
+        with self._errors("written"), self._transaction():
+            self._db.execute("DELETE FROM transitions WHERE id >= ?", (transitions,))
+        self._transitions = min(self._transitions, transitions)
+
     def _insert(self, transitions: Sequence[Transition]) -> list[Stored]:
         inserted: list[tuple[Key, Transition, tuple[int, int, int, int]]] = []
         at: dict[Key, int] = {}

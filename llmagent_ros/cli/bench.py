@@ -1,0 +1,56 @@
+"""Run a benchmark: the method and its peers in one run, every seed shown.
+
+    llmagent bench cartpole                      # the full one: 5 seeds, hours on 2 cores
+    llmagent bench cartpole --seeds 1 --only llmagent
+    llmagent bench cartpole --report             # only print and draw what is there
+
+Results go to benchmarks/results/NAME.json seed by seed; the same command goes on with what is missing.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+HELP = "run a benchmark, with its peers"
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = subparsers.add_parser(
+        "bench", help=HELP, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("name", metavar="NAME", help="cartpole")
+    parser.add_argument("--seeds", type=int, default=5, metavar="N", help="0 to N-1 (default: %(default)s)")
+    parser.add_argument("--steps", type=int, metavar="N", help="of the environment, at most (default: the bench's)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="default: benchmarks/results/NAME.json")
+    parser.add_argument("--plot", type=Path, metavar="PNG", help="draw the learning curves of all seeds")
+    parser.add_argument("--only", nargs="+", metavar="METHOD", help="some of the methods (default: all)")
+    parser.add_argument("--workers", type=int, default=2, metavar="N", help="processes (default: %(default)s)")
+    parser.add_argument("--scratch", type=Path, metavar="DIR", help="keep the runs there, to go on inside a seed")
+    parser.add_argument("--report", action="store_true", help="measure nothing, print and draw what is there")
+    return parser
+
+
+def run(args: argparse.Namespace) -> int:
+    from llmagent_ros.errors import UnknownNameError
+    from llmagent_ros.experiments.bench import report, running
+    from llmagent_ros.experiments.bench.results import Results
+
+    bench = running.bench_named(args.name)
+    methods = args.only or bench.methods()
+    for method in methods:
+        if method not in bench.methods():
+            raise UnknownNameError("method", method, bench.methods())
+    steps = args.steps or bench.STEPS
+    path = args.json or Path("benchmarks") / "results" / f"{args.name}.json"
+    results = Results(path, args.name, bench.configuration(steps))
+    if not args.report:
+        running.run(args.name, results, methods, args.seeds, steps, args.workers, args.scratch)
+    figures, peers = bench.read(results)
+    results.write(figures, peers)
+    print(report.table(bench.FIGURES, figures, peers))
+    print(f"\nwritten: {path}")
+    if args.plot is not None:
+        bench.draw(results, args.plot)
+        print(f"drawn: {args.plot}")
+    return 0

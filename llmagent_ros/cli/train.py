@@ -1,0 +1,106 @@
+"""Train on an environment without ROS: the same learning as the graph's, for experiments.
+
+    llmagent train navigate --steps 20000 --seed 0 --out runs/navigate-0
+    llmagent train CartPole-v1 --set learner.beta=0.03 --set model.rank=4
+    llmagent train MountainCar-v0          # any environment of Gymnasium with a closed list of actions
+
+ENVIRONMENT is a task of the simulated robot, a shipped description, a YAML file of either, or an id of Gymnasium.
+The same command goes on with a run that was interrupted. At its end the saved policy is measured (llmagent eval).
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from llmagent_ros.errors import ConfigError
+
+if TYPE_CHECKING:
+    from llmagent_ros.experiments.training import Trainer
+
+HELP = "train on an environment without ROS"
+_REPORT_PERIOD = 10.0  # s
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = subparsers.add_parser(
+        "train", help=HELP, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("environment", metavar="ENVIRONMENT")
+    parser.add_argument("--out", type=Path, help="folder of the run (default: runs/ENVIRONMENT-SEED)")
+    parser.add_argument("--steps", type=int, default=20_000, help="of the environment (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="of everything that is drawn (default: %(default)s)")
+    parser.add_argument("--robot", default="sim_diffdrive", help="contract, for its tasks (default: %(default)s)")
+    parser.add_argument("--model", default="", help="Hugging Face name or path (default: the base that ships)")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="settings", help="any setting")
+    parser.add_argument("--evaluate", type=int, default=100, metavar="N", help="episodes at the end (default: 100)")
+    return parser
+
+
+def run(args: argparse.Namespace) -> int:
+    from llmagent_ros.cli.eval import evaluate
+    from llmagent_ros.experiments import runs
+
+    settings: dict[str, Any] = {"steps": args.steps, "seed": args.seed, "robot": args.robot}
+    settings["model"] = {"model": args.model}
+    for setting in args.settings:
+        _set(settings, setting)
+    config = runs.make_config(args.environment, settings, "llmagent train")
+    out = args.out or Path("runs") / f"{Path(args.environment).stem}-{args.seed}"
+    print(f"training on {args.environment} for {config.steps:,} steps in {out}", flush=True)
+    progress = _Progress()
+    try:
+        summary = runs.train(config, out, on_step=progress.on_step)
+    except KeyboardInterrupt:
+        print(f"\ninterrupted; the same command goes on with {out}", flush=True)
+        raise
+    if summary is not None:
+        print(f"{summary['episodes']} episodes, {summary['updates']:,} updates in {summary['wall_s']:.0f} s")
+    if args.evaluate:
+        evaluate(out, args.evaluate, critic=True)
+    return 0
+
+
+def _set(settings: dict[str, Any], setting: str) -> None:
+    """Puts "learner.beta=0.03" into nested settings."""
+    key, found, value = setting.partition("=")
+    if not found:
+        raise ConfigError(f"--set {setting!r}; valid: KEY=VALUE, e.g. learner.beta=0.03")
+    *path, last = key.split(".")
+    for part in path:
+        settings = settings.setdefault(part, {})
+        if not isinstance(settings, dict):
+            raise ConfigError(f"--set {setting!r}: {part} is no group of settings")
+    try:
+        settings[last] = yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"--set {setting!r}: the value is not YAML: {' '.join(str(error).split())}") from error
+
+
+class _Progress:
+    """A line now and then: steps, episodes, what the last ones gave, and how long it will take."""
+
+    def __init__(self) -> None:
+        self._began = self._reported = time.monotonic()
+        self._first = -1
+
+    def on_step(self, trainer: Trainer) -> None:
+        now = time.monotonic()
+        if self._first < 0:
+            self._first = trainer.env_steps - 1
+        if now - self._reported < _REPORT_PERIOD:
+            return
+        self._reported = now
+        steps, target = trainer.env_steps, trainer.config.steps
+        rate = (steps - self._first) / (now - self._began)
+        recent = trainer.recent_returns
+        mean = f"{sum(recent) / len(recent):.4g}" if recent else "-"
+        print(
+            f"step {steps:,} of {target:,}, episode {trainer.episode}, mean return of the last {len(recent)}: {mean}, "
+            f"{trainer.learner.updates:,} updates, {rate:.0f} steps/s, {(target - steps) / rate / 60:.0f} min left",
+            flush=True,
+        )

@@ -1,0 +1,1 @@
+"""Learning without ROS: environments as text, the training loop, evaluation, benchmarks. Composes the capabilities."""

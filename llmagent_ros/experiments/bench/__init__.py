@@ -1,0 +1,1 @@
+"""Benchmarks: each measures the method and its peers in the same way and writes one JSON file."""

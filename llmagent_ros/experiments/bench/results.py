@@ -1,0 +1,124 @@
+"""The file of a benchmark: what each (method, seed) gave, added one by one, so that an interrupted run goes on."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from llmagent_ros.errors import ConfigError, StoreError
+from llmagent_ros.recording.files import write_atomic
+from llmagent_ros.recording.summary import versions
+
+_PEERS = ("gymnasium", "stable-baselines3", "sb3-contrib")
+OURS = "llmagent"
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A figure of a benchmark as the project promises it.
+
+    Attributes:
+        key, unit, meaning. goal, floor: None where nothing is promised. lower: smaller is better.
+    """
+
+    key: str
+    unit: str
+    meaning: str
+    goal: float | None = None
+    floor: float | None = None
+    lower: bool = False
+
+    def verdict(self, value: float | None) -> str:
+        """"goal", "floor", "missed" or "" where nothing is promised."""
+        if self.floor is None:
+            return ""
+        if value is None:
+            return "missed"
+        sign = -1.0 if self.lower else 1.0
+        if self.goal is not None and sign * value >= sign * self.goal:
+            return "goal"
+        return "floor" if sign * value >= sign * self.floor else "missed"
+
+
+class Results:
+    """Results of one benchmark; `add` writes the file at once.
+
+    Args:
+        config: what was measured; a file that holds results of another configuration is refused.
+
+    Raises:
+        ConfigError: that. StoreError: the file cannot be read or written.
+    """
+
+    def __init__(self, path: Path, bench: str, config: Mapping[str, Any]) -> None:
+        self.path, self.bench = path, bench
+        self._config = json.loads(json.dumps(config))
+        self.runs: dict[str, dict[str, Any]] = {}
+        if path.exists():
+            self._read()
+
+    def _read(self) -> None:
+        try:
+            content = json.loads(self.path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise StoreError(f"{self.path}: cannot be read: {error}") from error
+        if content.get("bench") != self.bench:
+            raise ConfigError(f"{self.path}: results of {content.get('bench')!r}, not of {self.bench!r}")
+        before = content.get("config", {})
+        other = sorted(key for key in {*before, *self._config} if before.get(key) != self._config.get(key))
+        if other:
+            told = ", ".join(f"{key} {before.get(key)!r}, now {self._config.get(key)!r}" for key in other)
+            raise ConfigError(f"{self.path}: measured with other settings: {told}; choose another --json")
+        self.runs = content.get("runs", {})
+
+    def has(self, method: str, seed: int) -> bool:
+        return str(seed) in self.runs.get(method, {})
+
+    def add(self, method: str, seed: int, result: Mapping[str, Any]) -> None:
+        """Keeps one result; it is on disk when this returns."""
+        self.runs.setdefault(method, {})[str(seed)] = dict(result)
+        self.write({}, {})
+
+    def of(self, method: str) -> list[dict[str, Any]]:
+        """The results of a method in order of the seeds."""
+        return [result for _, result in sorted(self.runs.get(method, {}).items(), key=lambda item: int(item[0]))]
+
+    def write(self, figures: Mapping[str, Any], peers: Mapping[str, Any]) -> None:
+        """Writes everything; figures: {key: {value, unit, …}}, peers: {peer: {key: value}}."""
+        content = {
+            "bench": self.bench,
+            "figures": figures,
+            "peers": peers,
+            "config": self._config,
+            "versions": versions() | peer_versions(),
+            "cpus": os.cpu_count(),
+            "runs": self.runs,
+        }
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(self.path, (json.dumps(content, indent=1) + "\n").encode())
+
+
+def peer_versions() -> dict[str, str]:
+    """Of the libraries that peers come from, where they are installed."""
+    found = {}
+    for name in _PEERS:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def median(values: Sequence[float | None]) -> float | None:
+    """The median, None counting as worse than every number; None when that is the median, or there are none."""
+    ordered = sorted(values, key=lambda value: (value is None, value if value is not None else 0.0))
+    if not ordered:
+        return None
+    low, high = ordered[(len(ordered) - 1) // 2], ordered[len(ordered) // 2]
+    return None if low is None or high is None else statistics.fmean((low, high))

@@ -1,0 +1,95 @@
+"""Runs what a benchmark has to measure: (method, seed) one by one, in worker processes, kept as each one ends."""
+
+from __future__ import annotations
+
+import importlib
+import multiprocessing
+import tempfile
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from llmagent_ros.errors import UnknownNameError
+from llmagent_ros.experiments.bench.results import Figure, Results
+
+NAMES = ("cartpole",)
+
+
+class Bench(Protocol):
+    """What a benchmark's module has."""
+
+    FIGURES: Sequence[Figure]
+    STEPS: int
+
+    def configuration(self, steps: int) -> dict[str, Any]: ...
+    def methods(self) -> list[str]: ...
+    def measure(
+        self, method: str, seed: int, steps: int, scratch: Path, say: Callable[[str], None]
+    ) -> dict[str, Any]: ...
+    def draw(self, results: Results, path: Path) -> None: ...
+    def read(self, results: Results) -> tuple[dict[str, dict[str, Any]], dict[str, dict[str, Any]]]: ...
+
+
+@dataclass(frozen=True)
+class Job:
+    """One thing to measure."""
+
+    bench: str
+    method: str
+    seed: int
+    steps: int
+    scratch: Path
+
+
+def bench_named(name: str) -> Bench:
+    """The module of a benchmark.
+
+    Raises:
+        UnknownNameError: there is none.
+    """
+    if name not in NAMES:
+        raise UnknownNameError("benchmark", name, NAMES)
+    module: Any = importlib.import_module(f"llmagent_ros.experiments.bench.{name}")
+    return module
+
+
+def run(
+    name: str, results: Results, methods: Sequence[str], seeds: int, steps: int, workers: int, scratch: Path | None
+) -> None:
+    """Measures what is missing; prints a line for each step of it.
+
+    Args:
+        scratch: folder for the runs; those that were interrupted go on there. None: a temporary one.
+    """
+    with tempfile.TemporaryDirectory(prefix="llmagent_bench_") as temporary:
+        folder = scratch or Path(temporary)
+        jobs = [
+            Job(name, method, seed, steps, folder)
+            for seed in range(seeds)
+            for method in methods
+            if not results.has(method, seed)
+        ]
+        if workers == 1:
+            for job in jobs:
+                results.add(job.method, job.seed, _measure(job))
+            return
+        context = multiprocessing.get_context("spawn")  # threads of torch do not survive a fork
+        with ProcessPoolExecutor(workers, mp_context=context) as pool:
+            waiting = {pool.submit(_measure, job): job for job in jobs}
+            try:
+                for future in as_completed(waiting):
+                    job = waiting[future]
+                    results.add(job.method, job.seed, future.result())
+            except BaseException:
+                for worker in multiprocessing.active_children():
+                    worker.terminate()
+                raise
+
+
+def _measure(job: Job) -> dict[str, Any]:
+    def say(text: str) -> None:
+        print(f"[{job.bench} {job.method}, seed {job.seed}] {text}", flush=True)
+
+    return bench_named(job.bench).measure(job.method, job.seed, job.steps, job.scratch, say)

@@ -1,0 +1,151 @@
+"""Measuring a policy on episodes that it does not learn from."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from llmagent_ros.experiments.environments import EnvironmentSpec, make_environment
+from llmagent_ros.perception.gymnasium_text import TextEnvironment
+
+HELD_OUT_SEED = 2_000_000  # of the first evaluation episode; training and pre-training stay below and never meet one
+MOST_LANES = 50  # episodes that run side by side, so that the model reads their scenes as one batch
+
+
+@dataclass(frozen=True)
+class EpisodeResult:
+    """One evaluated episode.
+
+    Attributes:
+        seed: of the environment's reset. total_reward: undiscounted, as the environment gives it. steps: its length.
+        success, reason: as the environment says. details: further figures of it, e.g. spl.
+    """
+
+    seed: int
+    total_reward: float
+    steps: int
+    success: bool
+    reason: str
+    details: dict[str, float]
+
+
+class Choose(Protocol):
+    """Indices of the phrases to do, one for each scene; with `numeric`, for each observation of the environment."""
+
+    def __call__(self, scenes: Sequence[Any], /) -> Sequence[int]: ...
+
+
+def evaluate(
+    spec: EnvironmentSpec,
+    choose: Choose,
+    episodes: int,
+    first_seed: int = HELD_OUT_SEED,
+    progress: Callable[[int], None] | None = None,
+    *,
+    numeric: bool = False,
+) -> list[EpisodeResult]:
+    """Episodes of the seeds first_seed, first_seed + 1, …, in that order; nothing is learned.
+
+    Args:
+        choose: the policy. progress: called with the number of episodes that are over.
+        numeric: the policy is given observations (stacked) and not scenes.
+    """
+    lanes = [make_environment(spec) for _ in range(min(episodes, MOST_LANES))]
+    try:
+        return _Evaluation(lanes, choose, episodes, first_seed, progress, numeric).run()
+    finally:
+        for env in lanes:
+            env.close()
+
+
+class _Evaluation:
+    def __init__(
+        self,
+        lanes: list[TextEnvironment],
+        choose: Choose,
+        episodes: int,
+        first_seed: int,
+        progress: Callable[[int], None] | None,
+        numeric: bool,
+    ) -> None:
+        self._choose, self._progress, self._numeric = choose, progress, numeric
+        self._waiting = list(range(first_seed + episodes - 1, first_seed - 1, -1))
+        self._results: list[EpisodeResult] = []
+        self._lanes = [lane for env in lanes if (lane := self._begin(env)) is not None]
+
+    def run(self) -> list[EpisodeResult]:
+        while self._lanes:
+            actions = self._choose(self._seen())
+            self._lanes = [
+                after
+                for lane, action in zip(self._lanes, actions, strict=True)
+                if (after := self._step(lane, int(action))) is not None
+            ]
+        return sorted(self._results, key=lambda result: result.seed)
+
+    def _seen(self) -> Any:
+        if self._numeric:
+            return np.stack([lane.env.observation for lane in self._lanes])
+        return [lane.scene for lane in self._lanes]
+
+    def _begin(self, env: TextEnvironment) -> _Lane | None:
+        if not self._waiting:
+            return None
+        seed = self._waiting.pop()
+        scene, _ = env.reset(seed=seed)
+        return _Lane(env, seed, scene)
+
+    def _step(self, lane: _Lane, action: int) -> _Lane | None:
+        lane.scene, reward, terminated, truncated, info = lane.env.step(action)
+        lane.total_reward += float(reward)
+        lane.steps += 1
+        if not (terminated or truncated):
+            return lane
+        self._results.append(lane.result(info))
+        if self._progress is not None:
+            self._progress(len(self._results))
+        return self._begin(lane.env)
+
+
+@dataclass
+class _Lane:
+    env: TextEnvironment
+    seed: int
+    scene: str
+    total_reward: float = 0.0
+    steps: int = 0
+
+    def result(self, info: dict[str, Any]) -> EpisodeResult:
+        details = {name: float(info[name]) for name in ("spl",) if name in info}
+        success, reason = bool(info["success"]), str(info.get("reason", ""))
+        return EpisodeResult(self.seed, self.total_reward, self.steps, success, reason, details)
+
+
+def figures(results: Sequence[EpisodeResult]) -> dict[str, float]:
+    """Means over episodes.
+
+    Keys: episodes, return_mean, return_std, return_min, steps_mean, success (share), collisions_per_episode, and the
+    means of the episodes' details.
+    """
+    returns = [result.total_reward for result in results]
+    mean = math.fsum(returns) / len(results)
+    names = sorted({name for result in results for name in result.details})
+    return {
+        "episodes": len(results),
+        "return_mean": mean,
+        "return_std": float(np.std(returns)),
+        "return_min": min(returns),
+        "steps_mean": sum(result.steps for result in results) / len(results),
+        "success": sum(result.success for result in results) / len(results),
+        "collisions_per_episode": sum(result.reason == "collision" for result in results) / len(results),
+        **{name: math.fsum(r.details.get(name, 0.0) for r in results) / len(results) for name in names},
+    }
+
+
+def as_rows(results: Sequence[EpisodeResult]) -> list[dict[str, Any]]:
+    """For a JSON file."""
+    return [asdict(result) for result in results]

@@ -1,0 +1,194 @@
+"""A training run as a folder: made by `llmagent train`, measured by `llmagent eval` from its files alone.
+
+    OUT/train.json          what was asked for (`TrainConfig`)
+    OUT/bundles/            adapter and critic, the newest few
+    OUT/checkpoint/         the learner, to go on with
+    OUT/replay.sqlite       every transition
+    OUT/evaluation.json     figures and episodes of the last evaluation
+    OUT/episodes.csv, summary.json, tensorboard/, learning_curve.png
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from llmagent_ros import config as configuration
+from llmagent_ros.bundle import latest_bundle
+from llmagent_ros.errors import ConfigError, ModelError
+from llmagent_ros.experiments.environments import EnvironmentSpec, learner_settings, make_environment
+from llmagent_ros.experiments.evaluation import EpisodeResult, as_rows, evaluate, figures
+from llmagent_ros.experiments.training import BUNDLES, TrainConfig, Trainer
+from llmagent_ros.learning.rl.critic import build_critic
+from llmagent_ros.policy.deployment import read_deployment
+from llmagent_ros.policy.language_model import LanguageModel
+from llmagent_ros.policy.text_policy import TextPolicy
+from llmagent_ros.recording.files import write_atomic
+from llmagent_ros.recording.recorder import RecorderConfig, RunRecorder
+from llmagent_ros.types import Decision
+
+CONFIG, EVALUATION = "train.json", "evaluation.json"
+
+
+def make_config(environment: str, settings: Mapping[str, Any], origin: str) -> TrainConfig:
+    """A configuration from plain values; the learner's are those of the environment's description where not given.
+
+    Raises:
+        ConfigError: a value or key is wrong.
+    """
+    env = make_environment(EnvironmentSpec(environment, str(settings.get("robot", EnvironmentSpec(environment).robot))))
+    try:
+        learner = {**learner_settings(env), **settings.get("learner", {})}
+    finally:
+        env.close()
+    return configuration.build(TrainConfig, {**settings, "environment": environment, "learner": learner}, origin)
+
+
+def read_config(out: Path) -> TrainConfig:
+    """What a run was asked for.
+
+    Raises:
+        ConfigError: the folder holds no run.
+    """
+    path = out / CONFIG
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{out}: no run of `llmagent train` ({path}: {error.strerror})") from error
+    except ValueError as error:
+        raise ConfigError(f"{path}: not JSON: {error}") from error
+    return configuration.build(TrainConfig, values, str(path))
+
+
+def begin(config: TrainConfig, out: Path) -> None:
+    """Writes what is asked for; a folder of the same run is gone on with, to more steps if so asked.
+
+    Raises:
+        ConfigError: the folder holds a run with other settings; they are named.
+    """
+    if (out / CONFIG).exists():
+        before, now = dataclasses.asdict(read_config(out)), dataclasses.asdict(config)
+        other = [key for key in now if key != "steps" and now[key] != before[key]]
+        if other:
+            told = ", ".join(f"{key} {before[key]!r}, now {now[key]!r}" for key in other)
+            raise ConfigError(f"{out}: holds a run with other settings: {told}; choose another --out")
+    else:
+        out.mkdir(parents=True, exist_ok=True)
+    write_atomic(out / CONFIG, (json.dumps(dataclasses.asdict(config), indent=2) + "\n").encode())
+
+
+def train(
+    config: TrainConfig,
+    out: Path,
+    *,
+    save_every: int = 1000,
+    on_step: Callable[[Trainer], None] | None = None,
+) -> dict[str, Any] | None:
+    """Trains to the end, or on from the last checkpoint; returns the summary as written.
+
+    Args:
+        save_every: steps of the environment between two checkpoints, made at the end of an episode.
+        on_step: called after each step.
+    """
+    begin(config, out)
+    recorder = RunRecorder(RecorderConfig(out=out, seed=config.seed, model=config.model.model))
+    run = _Run(config, out, recorder, save_every, on_step)
+    complete = False
+    try:
+        run.go()
+        complete = True
+    finally:
+        summary = recorder.finish(complete=complete)
+    return summary
+
+
+class _Run:
+    """A trainer whose episodes are recorded and whose state is saved now and then."""
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        out: Path,
+        recorder: RunRecorder,
+        save_every: int,
+        on_step: Callable[[Trainer], None] | None,
+    ) -> None:
+        self._recorder, self._save_every = recorder, save_every
+        self._name = f"seed {config.seed}"
+        self.trainer = Trainer(
+            config, out, on_step=on_step, on_episode=self._on_episode, on_decision=self._on_decision
+        )
+        self._saved_at = self.trainer.env_steps
+
+    def go(self) -> None:
+        trainer = self.trainer
+        try:
+            while not trainer.done:
+                trainer.run_episode()
+                if trainer.env_steps - self._saved_at >= self._save_every:
+                    trainer.save()
+                    self._saved_at = trainer.env_steps
+            trainer.save()
+        finally:
+            trainer.close()
+
+    def _on_episode(self, episode: int, success: bool, total: float, steps: int, reason: str, seconds: float) -> None:
+        self._recorder.on_learner(self.trainer.learner.updates, self.trainer.stats)
+        self._recorder.on_episode_end(episode, success, total, steps, reason, seconds, self._name)
+
+    def _on_decision(self, decision: Decision, milliseconds: float, episode: int) -> None:
+        self._recorder.on_decision(decision, milliseconds, episode, self._name)
+
+
+class SavedPolicy:
+    """The greedy policy of a run's files; nothing of the training is left but what is on disk.
+
+    Args:
+        critic: False leaves the choice to the language model and its adapter alone.
+
+    Raises:
+        ConfigError, ModelError: the folder holds no run, or nothing that fits its model.
+    """
+
+    def __init__(self, out: Path, *, critic: bool = True) -> None:
+        self.config = read_config(out)
+        torch.set_num_threads(self.config.threads)
+        env = make_environment(self.config.spec)
+        model = LanguageModel(self.config.model, env.phrases)
+        env.close()
+        bundle = latest_bundle(out / BUNDLES)
+        if bundle is None:
+            raise ModelError(f"{out}: nothing was learned yet (no bundle in {BUNDLES})")
+        deployment = read_deployment(bundle, model, build_critic)
+        self.policy = TextPolicy(model)
+        values = deployment.values if critic else None
+        self.policy.swap(deployment.adapter, values, beta=deployment.beta, name=deployment.name)
+
+    def choose(self, scenes: Sequence[str]) -> list[int]:
+        """Indices of the most probable phrases."""
+        log_pi, _ = self.policy.distribution(scenes)
+        return [int(action) for action in log_pi.argmax(-1)]
+
+
+def evaluate_run(
+    out: Path, episodes: int, *, critic: bool = True, progress: Callable[[int], None] | None = None
+) -> tuple[dict[str, float], list[EpisodeResult]]:
+    """Greedy episodes of the saved policy on held-out seeds; OUT/evaluation.json keeps figures and episodes."""
+    policy = SavedPolicy(out, critic=critic)
+    began = time.monotonic()
+    results = evaluate(policy.config.spec, policy.choose, episodes, progress=progress)
+    measured = figures(results)
+    content = {
+        "critic": critic,
+        "figures": measured,
+        "wall_s": time.monotonic() - began,
+        "episodes": as_rows(results),
+    }
+    write_atomic(out / EVALUATION, (json.dumps(content, indent=2) + "\n").encode())
+    return measured, results

@@ -1,0 +1,208 @@
+"""The learning loop without ROS: one environment, one model, one process, repeatable to the bit."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import torch
+from pydantic import ConfigDict, Field
+from pydantic.dataclasses import dataclass
+
+from llmagent_ros.bundle import next_bundle, prune_bundles
+from llmagent_ros.experiments.environments import DEFAULT_ROBOT, EnvironmentSpec, make_environment
+from llmagent_ros.learning.rl import checkpoint
+from llmagent_ros.learning.rl.config import LearnerConfig
+from llmagent_ros.learning.rl.learner import Learner
+from llmagent_ros.learning.rl.replay import Replay
+from llmagent_ros.policy.language_model import LanguageModel, LanguageModelConfig
+from llmagent_ros.policy.text_policy import TextPolicy
+from llmagent_ros.simulation.teachers import teacher
+from llmagent_ros.types import Decision, Source, Transition
+
+TRAINING_SEEDS = 1_000_000  # episodes are reset with seeds below; those of logs and evaluations lie above
+CHECKPOINT, BUNDLES, REPLAY = "checkpoint", "bundles", "replay.sqlite"
+_KEPT = 3  # bundles
+_PREPARED = 64  # scenes whose features are computed as one batch
+
+
+@dataclass(config=ConfigDict(extra="forbid"), frozen=True)
+class TrainConfig:
+    """One training run; OUT/train.json holds it.
+
+    Attributes:
+        environment, robot: see `EnvironmentSpec`. steps: of the environment. seed: of everything that is drawn.
+        demonstrations: episodes that the environment's scripted teacher shows first; their steps do not count.
+        model: the base and its adapter. learner: see `LearnerConfig`.
+        burst: environment steps between two looks of the learner at what is new.
+        deploy_every: critic updates after which what was learned counts as deployed.
+        threads: of torch on the CPU; the last digits of sums depend on it.
+    """
+
+    environment: str
+    robot: str = DEFAULT_ROBOT
+    steps: Annotated[int, Field(gt=0)] = 20_000
+    seed: Annotated[int, Field(ge=0)] = 0
+    demonstrations: Annotated[int, Field(ge=0)] = 0
+    model: LanguageModelConfig = Field(default_factory=LanguageModelConfig)
+    learner: LearnerConfig = Field(default_factory=LearnerConfig)
+    burst: Annotated[int, Field(gt=0)] = 4
+    deploy_every: Annotated[int, Field(gt=0)] = 100
+    threads: Annotated[int, Field(gt=0)] = 1
+
+    @property
+    def spec(self) -> EnvironmentSpec:
+        return EnvironmentSpec(self.environment, self.robot)
+
+
+class Trainer:
+    """Acts, stores, learns. A folder with a checkpoint is gone on with.
+
+    What is exact: environment and choices of an episode depend on (seed, episode) and the learner's state alone, and
+    checkpoints are made between episodes, so a run that was interrupted ends as if it had not been.
+
+    Args:
+        out: folder of the run, made if missing.
+        on_step: called after each step of the environment with the trainer.
+        on_episode: called with (episode, success, return, steps, reason, seconds).
+        on_decision: called with (decision, milliseconds, episode).
+    """
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        out: Path,
+        *,
+        on_step: Callable[[Trainer], None] | None = None,
+        on_episode: Callable[[int, bool, float, int, str, float], None] | None = None,
+        on_decision: Callable[[Decision, float, int], None] | None = None,
+    ) -> None:
+        self.config, self.out = config, out
+        self._on_step, self._on_episode, self._on_decision = on_step, on_episode, on_decision
+        torch.set_num_threads(config.threads)
+        self.env = make_environment(config.spec)
+        self.model = LanguageModel(config.model, self.env.phrases)
+        self.replay = Replay(out / REPLAY, self.env.phrases)
+        self.learner = Learner(config.learner, self.replay, self.model, config.seed)
+        self.policy = TextPolicy(self.model)
+        self.policy.swap(None, self.learner.average.values, beta=config.learner.beta, name="learning")
+        self.env_steps = 0
+        self.episode = 0
+        self.stats: dict[str, float] = {}
+        self.recent_returns: deque[float] = deque(maxlen=20)
+        self._pending: list[Transition] = []
+        self._target = config.steps
+        if checkpoint.exists(out / CHECKPOINT):
+            self._resume()
+        elif config.demonstrations:
+            self._demonstrate()
+
+    def run_episode(self) -> None:
+        """One episode; the last one of a run ends where the steps of the configuration do.
+
+        Raises:
+            DivergenceError: a loss exploded; the bundle on disk is the last good state.
+        """
+        self._run_episode()
+        self.episode += 1
+
+    @property
+    def done(self) -> bool:
+        """Whether all steps are done."""
+        return self.env_steps >= self._target
+
+    def stop(self) -> None:
+        """No further step, whatever the configuration says."""
+        self._target = self.env_steps
+
+    def save(self) -> None:
+        """Checkpoint and bundle. Between episodes only."""
+        self._learn()
+        self.learner.export(next_bundle(self.out / BUNDLES), {"environment": self.config.environment})
+        self.learner.save(self.out / CHECKPOINT, self._position())  # after: the bundle counts as deployed in it
+        prune_bundles(self.out / BUNDLES, _KEPT, set())
+
+    def close(self) -> None:
+        """Releases the environment and the replay."""
+        self.env.close()
+        self.replay.close()
+
+    def choose(self, scenes: Sequence[str]) -> list[int]:
+        """The greedy policy as it is now, for `evaluate`."""
+        log_pi, _ = self.policy.distribution(scenes)
+        return [int(action) for action in log_pi.argmax(-1)]
+
+    # --- inside ----------------------------------------------------------------------------------------
+
+    def _run_episode(self) -> None:
+        rng = np.random.default_rng([self.config.seed, self.episode])
+        scene, _ = self.env.reset(seed=int(rng.integers(TRAINING_SEEDS)))
+        began, total, step, ended = time.monotonic(), 0.0, 0, False
+        info: Mapping[str, Any] = {}
+        while not ended and not self.done:
+            asked = time.monotonic()
+            decision = self.policy.decide(scene, rng, head=self.episode)
+            if self._on_decision is not None:
+                self._on_decision(decision, 1e3 * (time.monotonic() - asked), self.episode)
+            action = self.env.phrases.index(decision.action)
+            following, reward, terminated, truncated, info = self.env.step(action)
+            self._pending.append(
+                Transition(
+                    *(f"seed {self.config.seed}", self.episode, step, self.env.task, scene, decision.action),
+                    *(float(reward) * self.env.reward_scale, following, terminated, truncated),
+                    log_probability=decision.log_probability,
+                    stamp=float(self.env_steps),
+                )
+            )
+            scene, total, step, ended = following, total + float(reward), step + 1, terminated or truncated
+            self.env_steps += 1
+            if self.env_steps % self.config.burst == 0 or ended:
+                self._learn()
+            if self._on_step is not None:
+                self._on_step(self)
+        if ended:
+            self.recent_returns.append(total)
+        if ended and self._on_episode is not None:
+            seconds = time.monotonic() - began
+            self._on_episode(self.episode, bool(info["success"]), total, step, str(info.get("reason", "")), seconds)
+
+    def _demonstrate(self) -> None:
+        """Stores the teacher's episodes; their scenes are those of no other episode."""
+        act = teacher(self.env)
+        for episode in range(self.config.demonstrations):
+            rng = np.random.default_rng([self.config.seed, episode, 1])
+            scene, _ = self.env.reset(seed=int(rng.integers(TRAINING_SEEDS)))
+            step, ended = 0, False
+            while not ended:
+                action = act(self.env.observation)
+                following, reward, terminated, truncated, _ = self.env.step(action)
+                self._pending.append(
+                    Transition(
+                        *(f"teacher {self.config.seed}", episode, step, self.env.task, scene, self.env.phrases[action]),
+                        *(float(reward) * self.env.reward_scale, following, terminated, truncated, Source.SCRIPT),
+                    )
+                )
+                scene, step, ended = following, step + 1, terminated or truncated
+        self._learn()
+
+    def _learn(self) -> None:
+        self.learner.observe(self._pending)
+        self._pending = []
+        while self.learner.prepare(_PREPARED):
+            pass
+        for _ in range(self.learner.backlog):
+            self.stats |= self.learner.update()
+            if self.learner.updates % self.config.deploy_every == 0:
+                self.learner.deploy()
+
+    def _position(self) -> dict[str, int]:
+        return {"env_steps": self.env_steps, "episode": self.episode, "transitions": len(self.replay)}
+
+    def _resume(self) -> None:
+        position = self.learner.load(self.out / CHECKPOINT)
+        self.env_steps, self.episode = int(position["env_steps"]), int(position["episode"])
+        self.replay.rewind(int(position["transitions"]))  # what came after is made again, the same

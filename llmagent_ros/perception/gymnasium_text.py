@@ -1,0 +1,123 @@
+"""Gymnasium environments as text: the observation is a scene, the action an index into a list of phrases."""
+
+from __future__ import annotations
+
+import string
+from collections import deque
+from typing import Any, Protocol, SupportsFloat
+
+import gymnasium as gym
+import numpy as np
+
+from llmagent_ros.contract import RobotContract
+from llmagent_ros.perception.description import EnvironmentDescription, action_of
+from llmagent_ros.perception.perception import Perception
+from llmagent_ros.perception.text import clean_instruction
+from llmagent_ros.types import CameraImage, LaserScan, Odometry
+
+_LONGEST_SCENE = 4000
+_CHARACTERS = string.ascii_letters + string.digits + string.punctuation + " "
+
+
+class TextEnvironment(gym.Wrapper[str, Any, Any, Any]):
+    """What every wrapper here is: `reset` and `step` give scene texts, `step` takes the index of a phrase.
+
+    Info has, once an episode ended, `success`, and where it is known `reason`.
+
+    Attributes:
+        phrases: the closed vocabulary, by index. task: the present instruction.
+        observation: the last one of the environment inside, for scripted teachers.
+        reward_scale: by which the learner multiplies rewards.
+    """
+
+    def __init__(self, env: gym.Env[Any, Any], phrases: tuple[str, ...], reward_scale: float) -> None:
+        super().__init__(env)
+        self.phrases, self.reward_scale = phrases, reward_scale
+        self.task = ""
+        self.observation: Any = None
+        self.observation_space = gym.spaces.Text(_LONGEST_SCENE, min_length=1, charset=_CHARACTERS)
+        self.action_space = gym.spaces.Discrete(len(phrases))
+
+
+class DescribedText(TextEnvironment):
+    """Any environment whose observations are numbers, said as its description tells.
+
+    Raises:
+        ConfigError: the description does not fit the environment; `origin` names it.
+    """
+
+    def __init__(self, env: gym.Env[Any, Any], description: EnvironmentDescription, origin: str = "it") -> None:
+        description.check(env, origin)
+        super().__init__(env, description.actions, description.reward_scale)
+        self.description = description
+        self.task = description.task
+        self._done: deque[str] = deque(maxlen=description.history)
+        self._return = 0.0
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[str, dict[str, Any]]:
+        observation, info = self.env.reset(seed=seed, options=options)
+        self._done.clear()
+        self._return = 0.0
+        return self._say(observation), info
+
+    def step(self, action: Any) -> tuple[str, SupportsFloat, bool, bool, dict[str, Any]]:
+        inner = action_of(int(action), self.env.action_space)
+        observation, reward, terminated, truncated, info = self.env.step(inner)
+        self._done.append(self.phrases[int(action)])
+        self._return += float(reward)
+        if terminated or truncated:
+            least = self.description.success_return
+            reason = "truncated" if truncated else "terminated"
+            info = {"reason": reason, **info, "success": least is not None and self._return >= least}
+        return self._say(observation), float(reward), bool(terminated), bool(truncated), info
+
+    def _say(self, observation: Any) -> str:
+        self.observation = observation
+        return self.description.say(observation, self.env.observation_space, tuple(self._done))
+
+
+class _Readings(Protocol):
+    @property
+    def scan(self) -> LaserScan: ...
+    @property
+    def odometry(self) -> Odometry: ...
+    @property
+    def image(self) -> CameraImage: ...
+
+
+class _Robot(Protocol):
+    """What `RobotText` needs of the environment inside."""
+
+    contract: RobotContract
+
+    @property
+    def readings(self) -> _Readings: ...
+    @property
+    def instruction(self) -> str: ...
+
+
+class RobotText(TextEnvironment):
+    """A simulated robot, perceived as the perception node does it: scan, odometry and camera in, scene out."""
+
+    def __init__(self, env: gym.Env[Any, Any]) -> None:
+        self._robot: _Robot = env.unwrapped  # type: ignore[assignment]
+        super().__init__(env, self._robot.contract.phrases, 1.0)
+        self._perception = Perception(self._robot.contract)
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[str, dict[str, Any]]:
+        self.observation, info = self.env.reset(seed=seed, options=options)
+        self.task = clean_instruction(self._robot.instruction)
+        self._perception.start_episode(self.task)
+        return self._see(), info
+
+    def step(self, action: Any) -> tuple[str, SupportsFloat, bool, bool, dict[str, Any]]:
+        self._perception.note_action(self.phrases[int(action)])
+        self.observation, reward, terminated, truncated, info = self.env.step(np.int64(action))
+        return self._see(), float(reward), bool(terminated), bool(truncated), info
+
+    def _see(self) -> str:
+        readings = self._robot.readings
+        self._perception.on_scan(readings.scan)
+        self._perception.on_odometry(readings.odometry)
+        self._perception.on_image(readings.image)
+        return self._perception.scene(readings.scan.stamp).text

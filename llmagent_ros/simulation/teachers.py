@@ -1,0 +1,142 @@
+"""Scripted teachers: they see the true state, which no policy does, and make demonstrations marked as a script's."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+
+from llmagent_ros.errors import UnknownNameError
+from llmagent_ros.simulation.env import NavigateEnv
+from llmagent_ros.simulation.route import Route
+from llmagent_ros.simulation.world import World
+
+_IMAGINED = 8  # pieces that two control periods are imagined in
+
+Act = Callable[[Any], int]
+"""The index of the action to do, from the environment's observation."""
+
+
+def teacher(env: gym.Env[Any, Any]) -> Act:
+    """Who knows how to act in an environment; it may be asked before every step of any number of episodes.
+
+    Raises:
+        UnknownNameError: nobody does.
+    """
+    inner = env.unwrapped
+    if isinstance(inner, NavigateEnv):
+        return NavigationTeacher(inner)
+    name = env.spec.id.rpartition("-v")[0] if env.spec is not None else type(inner).__name__
+    if name not in _TEACHERS:
+        raise UnknownNameError("teacher of the environment", name, ["navigate", *_TEACHERS])
+    return _TEACHERS[name](inner)
+
+
+class NavigationTeacher:
+    """Drives along the shortest way that keeps clear of everything: of each phrase it imagines where two periods of it
+    would lead, and takes the one from which the way is shortest, facing along it.
+    """
+
+    MARGIN = 0.12  # m
+    TURN_COST = 0.25  # m of way that a radian off its direction counts as
+    DANGER_COST = 20.0  # m of way that a m closer to something than the margin counts as
+
+    def __init__(self, env: NavigateEnv) -> None:
+        self._simulator, self._contract = env.simulator, env.contract
+        self._route: Route | None = None
+        self._world: World | None = None
+
+    def __call__(self, observation: Any) -> int:
+        world = self._simulator.world
+        assert world is not None, "reset first"
+        if self._world is not world:
+            reach = 0.8 * self._simulator.task.reach  # a bit further than it has to
+            radius = self._contract.footprint_radius
+            self._route = Route(self._simulator.world_config, world, radius, reach, self.MARGIN)
+            self._world = world
+        return int(np.argmin([self._cost(phrase) for phrase in self._contract.phrases]))
+
+    def _cost(self, phrase: str) -> float:
+        """m of way left after two periods of the phrase, and what turning towards it counts."""
+        assert self._route is not None
+        command, (x, y, yaw) = self._contract.command(phrase), self._simulator.pose()
+        closest = math.inf
+        for _ in range(_IMAGINED):
+            yaw += command.angular * self._contract.control_period * 2 / _IMAGINED
+            step = command.linear * self._contract.control_period * 2 / _IMAGINED
+            x, y = x + step * math.cos(yaw), y + step * math.sin(yaw)
+            closest = min(closest, self._route.clearance(x, y))
+        direction = self._route.direction(x, y)
+        off = 0.0 if math.isnan(direction) else abs(math.remainder(direction - yaw, math.tau))
+        danger = self.DANGER_COST * max(0.0, self.MARGIN - closest)
+        return self._route.length(x, y) + self.TURN_COST * off + danger
+
+
+def _cart_pole(env: Any) -> Act:
+    """A linear feedback on the state."""
+
+    def act(observation: Any) -> int:
+        position, speed, angle, turning = (float(value) for value in observation)
+        return int(angle + 0.4 * turning + 0.1 * position + 0.2 * speed > 0.0)
+
+    return act
+
+
+def _acrobot(env: Any) -> Act:
+    """Pumps energy: turns the lower link against the swing of the upper one."""
+
+    def act(observation: Any) -> int:
+        return 0 if float(observation[4]) > 0 else 2
+
+    return act
+
+
+def _lunar_lander(env: Any) -> Act:
+    """Gymnasium's own heuristic."""
+    from gymnasium.envs.box2d.lunar_lander import heuristic
+
+    def act(observation: Any) -> int:
+        return int(heuristic(env, observation))
+
+    return act
+
+
+def _tabular(gamma: float) -> Callable[[Any], Act]:
+    """The optimal policy of an environment that tells its transition table, by value iteration."""
+
+    def make(env: Any) -> Act:
+        best = _value_iteration(env.P, gamma)
+
+        def act(observation: Any) -> int:
+            return best[int(observation)]
+
+        return act
+
+    return make
+
+
+def _value_iteration(table: Mapping[int, Mapping[int, Any]], gamma: float) -> list[int]:
+    values = np.zeros(len(table))
+    while True:
+        q = np.array(
+            [
+                [sum(p * (r + gamma * values[n] * (not end)) for p, n, r, end in outcomes) for outcomes in row.values()]
+                for row in table.values()
+            ]
+        )
+        change = float(np.abs(q.max(1) - values).max())
+        values = q.max(1)
+        if change < 1e-9:
+            return [int(action) for action in q.argmax(1)]
+
+
+_TEACHERS: dict[str, Callable[[Any], Act]] = {
+    "CartPole": _cart_pole,
+    "Acrobot": _acrobot,
+    "LunarLander": _lunar_lander,
+    "FrozenLake": _tabular(0.999),
+    "Taxi": _tabular(0.99),
+}

@@ -1,0 +1,200 @@
+"""`llmagent train` and `eval`: repeatable, resumable, and measured from files alone."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from models_support import save_tiny_model
+from safetensors.torch import load_file
+from toy_support import CELLS
+
+from llmagent_ros.bundle import latest_bundle
+from llmagent_ros.cli.main import main
+from llmagent_ros.errors import ConfigError, DivergenceError
+from llmagent_ros.experiments import runs
+from llmagent_ros.experiments.environments import EnvironmentSpec, make_environment
+from llmagent_ros.experiments.evaluation import HELD_OUT_SEED, evaluate, figures
+from llmagent_ros.experiments.exploration import FIRST_SEED
+from llmagent_ros.experiments.training import TRAINING_SEEDS, TrainConfig, Trainer
+from llmagent_ros.recording.episodes import EPISODES, read_episodes
+
+LAKE = """
+environment: FrozenLake-v1
+arguments: {is_slippery: false}
+task: cross the lake
+factors: [4, 4]
+parts: [{name: row, step: 1}, {name: column, step: 1}]
+actions: [go left, go down, go right, go up]
+success_return: 1
+learner: {gamma: 0.95}
+"""
+SMALL = {
+    "warmup": 40,
+    "batch_size": 32,
+    "updates_per_step": 1.0,
+    "actor_every": 10,
+    "actor_batch": 8,
+    "critic": {"heads": 4, "width": 32},
+}
+
+
+@pytest.fixture
+def lake(tmp_path: Path) -> str:
+    path = tmp_path / "lake.yaml"
+    path.write_text(LAKE)
+    return str(path)
+
+
+def configured(lake: str, folder: Path, steps: int, seed: int = 0, **learner: Any) -> TrainConfig:
+    """On a tiny random model."""
+    model = folder / "tiny"
+    if not model.exists():
+        save_tiny_model(model)
+    settings = {"steps": steps, "seed": seed, "model": {"model": str(model), "rank": 2}, "learner": SMALL | learner}
+    return runs.make_config(lake, settings, "test")
+
+
+def tensors(out: Path) -> dict[str, torch.Tensor]:
+    """All that was learned."""
+    newest = latest_bundle(out / "bundles")
+    assert newest is not None
+    files = [*sorted(newest.glob("*.safetensors")), out / "checkpoint" / "learner.safetensors"]
+    return {f"{path.name}/{n}": t for path in files for n, t in load_file(path).items()}
+
+
+def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
+    return a.keys() == b.keys() and len(a) > 10 and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_a_seed_makes_a_run_repeatable(lake: str, tmp_path: Path) -> None:
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        runs.train(configured(lake, tmp_path, 150, seed), tmp_path / name)
+    assert same(tensors(tmp_path / "a"), tensors(tmp_path / "b"))
+    assert not same(tensors(tmp_path / "a"), tensors(tmp_path / "c"))
+    a, b, c = ([(e.steps, e.total_reward) for e in read_episodes(tmp_path / n / EPISODES)] for n in "abc")
+    assert a == b and a != c and sum(steps for steps, _ in a) <= 150
+
+
+def test_a_run_that_was_interrupted_ends_as_if_it_had_not_been(lake: str, tmp_path: Path) -> None:
+    config = configured(lake, tmp_path, 200)
+    runs.train(config, tmp_path / "whole", save_every=50)
+
+    def stop(trainer: Trainer) -> None:
+        if trainer.env_steps == 131:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        runs.train(config, tmp_path / "parts", save_every=50, on_step=stop)
+    summary = json.loads((tmp_path / "parts" / "summary.json").read_text())
+    assert summary["finished"] is False
+    runs.train(config, tmp_path / "parts", save_every=50)
+    assert same(tensors(tmp_path / "whole"), tensors(tmp_path / "parts"))
+    whole, parts = (read_episodes(tmp_path / name / EPISODES) for name in ("whole", "parts"))
+    assert [(e.steps, e.total_reward) for e in whole] == [(e.steps, e.total_reward) for e in parts]
+
+
+def test_a_run_may_be_made_longer_and_not_otherwise_changed(lake: str, tmp_path: Path) -> None:
+    runs.train(configured(lake, tmp_path, 60), tmp_path / "run")
+    with pytest.raises(ConfigError, match=r"other settings: learner .* choose another --out"):
+        runs.train(configured(lake, tmp_path, 60, beta=0.5), tmp_path / "run")
+    summary = runs.train(configured(lake, tmp_path, 120), tmp_path / "run")
+    assert summary is not None
+    assert runs.read_config(tmp_path / "run").steps == 120
+
+
+def test_a_fresh_process_measures_the_same_from_the_files(lake: str, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    runs.train(configured(lake, tmp_path, 150), out)
+    here, results = runs.evaluate_run(out, 7)
+    assert [result.seed for result in results] == [HELD_OUT_SEED + n for n in range(7)]
+    command = [sys.executable, "-m", "llmagent_ros.cli.main", "eval", str(out), "--episodes", "7", "--json"]
+    there = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    assert json.loads(there.stdout) == pytest.approx(here, rel=1e-12)
+    kept = json.loads((out / runs.EVALUATION).read_text())
+    assert kept["figures"] == pytest.approx(here) and len(kept["episodes"]) == 7
+
+
+def test_a_toy_environment_is_solved(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """By the base that ships, from the command line, in well under a minute."""
+    learner = ["warmup=100", "critic.heads=4", "critic.width=64", "batch_size=64"]
+    words = [f"--set=learner.{setting}" for setting in learner]
+    out = tmp_path / "run"
+    name = "toy_support:Corridor-v0"
+    assert main(["train", name, "--steps", "500", "--out", str(out), "--evaluate", "10", *words]) == 0
+    assert "return_mean" in capsys.readouterr().out
+    kept = json.loads((out / runs.EVALUATION).read_text())
+    assert max(episode["steps"] for episode in kept["episodes"]) < CELLS, "each the shortest way"
+    assert kept["figures"]["return_mean"] > 0.85
+
+
+def test_an_explosion_ends_the_run_and_leaves_the_last_good_files(lake: str, tmp_path: Path) -> None:
+    config = configured(lake, tmp_path, 300)
+
+    def spoil(trainer: Trainer) -> None:
+        if trainer.env_steps == 150:
+            with torch.no_grad():
+                next(trainer.learner.critic.parameters()).fill_(float("nan"))
+
+    with pytest.raises(DivergenceError, match="critic loss nan"):
+        runs.train(config, tmp_path / "run", save_every=50, on_step=spoil)
+    assert all(bool(t.isfinite().all()) for t in tensors(tmp_path / "run").values() if t.is_floating_point())
+    runs.evaluate_run(tmp_path / "run", 2)
+
+
+def test_seeds_of_training_evaluation_and_logs_never_meet() -> None:
+    assert TRAINING_SEEDS <= FIRST_SEED < HELD_OUT_SEED
+    assert FIRST_SEED + 100_000 < HELD_OUT_SEED
+
+
+def test_evaluation_sees_each_seed_once_and_in_order(lake: str) -> None:
+    asked: list[int] = []
+
+    def choose(scenes: Any) -> list[int]:
+        asked.append(len(scenes))
+        return [0] * len(scenes)
+
+    results = evaluate(EnvironmentSpec(lake), choose, 60)
+    assert [result.seed for result in results] == list(range(HELD_OUT_SEED, HELD_OUT_SEED + 60))
+    assert max(asked) == 50, "side by side, but not without bound"
+    assert figures(results)["success"] == 0.0 and {result.steps for result in results} == {100}
+
+
+@pytest.mark.parametrize(
+    ("words", "problem"),
+    [
+        (["Nope-v1"], "unknown environment 'Nope-v1'; valid: Acrobot-v1"),
+        (["CartPole-v1", "--set", "learner.bet=1"], "unknown key 'learner.bet'; valid: actor_batch"),
+        (["CartPole-v1", "--set", "learner"], "valid: KEY=VALUE"),
+        (["CartPole-v1", "--steps", "0"], "steps: Input should be greater than 0"),
+        (["Pendulum-v1"], "are no closed list; valid: Discrete or MultiDiscrete"),
+    ],
+)
+def test_what_is_wrong_is_said_in_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str], problem: str
+) -> None:
+    assert main(["train", *words, "--out", str(tmp_path / "run")]) == 2
+    said = capsys.readouterr().err.strip()
+    assert problem in said and "\n" not in said
+    assert not (tmp_path / "run").exists()
+
+
+def test_eval_of_a_folder_without_a_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["eval", str(tmp_path)]) == 2
+    assert "no run of `llmagent train`" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["navigate", "MountainCar-v0"])
+def test_environments_without_a_description_of_their_own(name: str) -> None:
+    env = make_environment(EnvironmentSpec(name))
+    first, _ = env.reset(seed=3)
+    again, _ = env.reset(seed=3)
+    assert first == again and first in env.observation_space
+    scenes = {env.step(len(env.phrases) - 1)[0] for _ in range(20)}
+    assert len(scenes) > 3
+    env.close()
