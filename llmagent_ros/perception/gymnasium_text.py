@@ -11,6 +11,7 @@ import numpy as np
 
 from llmagent_ros.contract import RobotContract
 from llmagent_ros.perception.description import EnvironmentDescription, action_of
+from llmagent_ros.perception.numbers import SceneNumbers
 from llmagent_ros.perception.perception import Perception
 from llmagent_ros.perception.text import clean_instruction
 from llmagent_ros.types import CameraImage, LaserScan, Odometry
@@ -26,7 +27,7 @@ class TextEnvironment(gym.Wrapper[str, Any, Any, Any]):
 
     Attributes:
         phrases: the closed vocabulary, by index. task: the present instruction.
-        observation: the last one of the environment inside, for scripted teachers.
+        observation: the last one as numbers, for policies and teachers that do not read; of `numeric_space`.
         reward_scale: by which the learner multiplies rewards.
     """
 
@@ -35,6 +36,7 @@ class TextEnvironment(gym.Wrapper[str, Any, Any, Any]):
         self.phrases, self.reward_scale = phrases, reward_scale
         self.task = ""
         self.observation: Any = None
+        self.numeric_space: gym.Space[Any] = env.observation_space
         self.observation_space = gym.spaces.Text(_LONGEST_SCENE, min_length=1, charset=_CHARACTERS)
         self.action_space = gym.spaces.Discrete(len(phrases))
 
@@ -103,16 +105,18 @@ class RobotText(TextEnvironment):
         self._robot: _Robot = env.unwrapped  # type: ignore[assignment]
         super().__init__(env, self._robot.contract.phrases, 1.0)
         self._perception = Perception(self._robot.contract)
+        self._numbers = SceneNumbers(self._robot.contract)
+        self.numeric_space = gym.spaces.Box(-np.inf, np.inf, (self._numbers.size,), np.float32)
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[str, dict[str, Any]]:
-        self.observation, info = self.env.reset(seed=seed, options=options)
+        _, info = self.env.reset(seed=seed, options=options)
         self.task = clean_instruction(self._robot.instruction)
         self._perception.start_episode(self.task)
         return self._see(), info
 
     def step(self, action: Any) -> tuple[str, SupportsFloat, bool, bool, dict[str, Any]]:
         self._perception.note_action(self.phrases[int(action)])
-        self.observation, reward, terminated, truncated, info = self.env.step(np.int64(action))
+        _, reward, terminated, truncated, info = self.env.step(np.int64(action))
         return self._see(), float(reward), bool(terminated), bool(truncated), info
 
     def _see(self) -> str:
@@ -120,4 +124,24 @@ class RobotText(TextEnvironment):
         self._perception.on_scan(readings.scan)
         self._perception.on_odometry(readings.odometry)
         self._perception.on_image(readings.image)
-        return self._perception.scene(readings.scan.stamp).text
+        scene = self._perception.scene(readings.scan.stamp).text
+        self.observation = self._numbers(scene)
+        return scene
+
+
+class NumericObservations(gym.Wrapper[Any, Any, Any, Any]):
+    """A text environment whose observations are the numbers that its text says, for peers that do not read."""
+
+    env: TextEnvironment
+
+    def __init__(self, env: TextEnvironment) -> None:
+        super().__init__(env)
+        self.observation_space = env.numeric_space
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        _, info = self.env.reset(seed=seed, options=options)
+        return self.env.observation, info
+
+    def step(self, action: Any) -> tuple[Any, SupportsFloat, bool, bool, dict[str, Any]]:
+        _, reward, terminated, truncated, info = self.env.step(action)
+        return self.env.observation, reward, terminated, truncated, info

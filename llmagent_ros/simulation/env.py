@@ -7,6 +7,8 @@ Gymnasium imports the module before the colon, and that registers the environmen
 
 from __future__ import annotations
 
+import itertools
+import math
 import string
 from typing import Any
 
@@ -16,6 +18,7 @@ from numpy.typing import NDArray
 
 from llmagent_ros.contract import load_contract
 from llmagent_ros.simulation.physics import Readings, SensorConfig
+from llmagent_ros.simulation.route import Route
 from llmagent_ros.simulation.simulator import Simulator
 from llmagent_ros.simulation.task import load_task
 
@@ -32,7 +35,8 @@ class NavigateEnv(gym.Env[Observation, np.int64]):
             linear in m/s, angular in rad/s. instruction: text.
     Action: index into the robot contract's phrases, held for one control period.
     Reward, end of episode: the task file (config/tasks). Truncated by the task's max_steps.
-    Info: once an episode ended, `success` and `reason`.
+    Info: once an episode ended, `success`, `reason`, and `spl`, the success weighted by path length of Anderson et al.
+        (2018): length of the shortest way over that of the path, at most 1; 0 without success.
     """
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": 2.5}  # noqa: RUF012 - as Gymnasium declares it
@@ -47,6 +51,7 @@ class NavigateEnv(gym.Env[Observation, np.int64]):
         sensors = SensorConfig()
         self.simulator = Simulator(self.contract, load_task(task), sensors=sensors)
         self._readings: Readings | None = None
+        self._path: list[tuple[float, float]] = []  # true positions, m
         size = (sensors.image_height, sensors.image_width, 3)
         characters = string.ascii_letters + string.digits + string.punctuation + " "
         self.observation_space = gym.spaces.Dict(
@@ -65,14 +70,28 @@ class NavigateEnv(gym.Env[Observation, np.int64]):
         """A new world; with a seed, the first of that seed's sequence."""
         super().reset(seed=seed)
         self._readings = self.simulator.reset(seed)
+        self._path = [self.simulator.pose()[:2]]
         return self._observation(self._readings), {}
 
     def step(self, action: np.int64) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
         """Holds one action phrase for a control period."""
         phrase = self.contract.phrases[int(action)]
         self._readings, outcome = self.simulator.step(self.contract.command(phrase))
-        info: dict[str, Any] = {"success": outcome.success, "reason": outcome.reason} if outcome.ended else {}
+        self._path.append(self.simulator.pose()[:2])
+        info: dict[str, Any] = {}
+        if outcome.ended:
+            info = {"success": outcome.success, "reason": outcome.reason, "spl": self._spl(outcome.success)}
         return self._observation(self._readings), outcome.reward, outcome.terminated, outcome.truncated, info
+
+    def _spl(self, success: bool) -> float:
+        if not success:
+            return 0.0
+        world, task = self.simulator.world, self.simulator.task
+        assert world is not None
+        route = Route(self.simulator.world_config, world, self.contract.footprint_radius, task.reach)
+        shortest = route.length(*self._path[0])
+        driven = sum(math.dist(a, b) for a, b in itertools.pairwise(self._path))
+        return min(1.0, shortest / max(driven, 1e-6))
 
     @property
     def readings(self) -> Readings:

@@ -1,0 +1,83 @@
+"""A robot's scene text as numbers: the same information, for policies that do not read."""
+
+from __future__ import annotations
+
+import math
+import re
+
+import numpy as np
+
+from llmagent_ros.contract import RobotContract
+from llmagent_ros.perception.text import UNKNOWN
+from llmagent_ros.types import FloatArray
+
+_PLACE = r"(ahead|left (\d+)|right (\d+)) at (\d+(?:\.\d+)?)( before)?\."
+_OBJECT_NUMBERS = 5
+_SIGNED = r"(-?\d+(?:\.\d+)?)"
+
+
+class SceneNumbers:
+    """Reads scenes of one robot contract into vectors of fixed length, every number within about [-1, 1].
+
+    In this order: for each of `max_objects` objects, the one that the task names first: seen now, remembered, cosine
+    and sine of its bearing, distance / max_clearance (all 0 when it is not seen); for each sector: clearance /
+    max_clearance, -1 when unknown; forward speed and turning as said; for each of the last `history` actions, newest
+    last: one 1 among as many numbers as there are phrases.
+
+    Args:
+        contract: its scene must have all parts.
+    """
+
+    def __init__(self, contract: RobotContract) -> None:
+        self._contract = contract
+        names = "|".join(re.escape(name) for name in sorted(contract.objects, key=len, reverse=True))
+        self._objects = re.compile(rf"({names}) (?:{_PLACE}|not seen\.|{UNKNOWN}\.)")
+        sectors = " ".join(rf"{re.escape(name)} ({UNKNOWN}|\d+(?:\.\d+)?)" for name in contract.scene.sectors)
+        self._sectors = re.compile(rf"clear {sectors}\.")
+        self._motion = re.compile(rf"moving {_SIGNED} turning {_SIGNED}\.")
+        self._history = re.compile(r"did ([^.]*)\.")
+
+    @property
+    def size(self) -> int:
+        form = self._contract.scene
+        actions = form.history * len(self._contract.phrases)
+        return _OBJECT_NUMBERS * form.max_objects + len(form.sectors) + 2 + actions
+
+    def __call__(self, scene: str) -> FloatArray:
+        """(size,) float32."""
+        rest = scene.partition(". ")[2]  # after the instruction, which names objects too
+        return np.array(
+            [*self._say_objects(rest), *self._say_sectors(rest), *self._say_motion(rest), *self._say_history(rest)],
+            np.float32,
+        )
+
+    def _say_objects(self, text: str) -> list[float]:
+        most, numbers = self._contract.scene.max_objects, []
+        for found in list(self._objects.finditer(text))[:most]:
+            where, left, right, distance, before = found.groups()[1:]
+            if where is None:
+                numbers += [0.0] * _OBJECT_NUMBERS
+                continue
+            bearing = math.radians(float(left or 0) - float(right or 0))
+            seen = [0.0, 1.0] if before else [1.0, 0.0]
+            far = float(distance) / self._contract.scene.max_clearance
+            numbers += [*seen, math.cos(bearing), math.sin(bearing), far]
+        return numbers + [0.0] * (_OBJECT_NUMBERS * most - len(numbers))
+
+    def _say_sectors(self, text: str) -> list[float]:
+        found = self._sectors.search(text)
+        if found is None:
+            return [-1.0] * len(self._contract.scene.sectors)
+        limit = self._contract.scene.max_clearance
+        return [-1.0 if value == UNKNOWN else float(value) / limit for value in found.groups()]
+
+    def _say_motion(self, text: str) -> list[float]:
+        found = self._motion.search(text)
+        return [0.0, 0.0] if found is None else [float(value) for value in found.groups()]
+
+    def _say_history(self, text: str) -> list[float]:
+        found, phrases = self._history.search(text), self._contract.phrases
+        done = found.group(1).split(", ") if found else []
+        rows = [[float(phrase == one) for phrase in phrases] for one in done if one in phrases]
+        missing = self._contract.scene.history - len(rows)
+        return [value for row in [[0.0] * len(phrases)] * missing + rows for value in row]
