@@ -115,10 +115,28 @@ def peer_versions() -> dict[str, str]:
     return found
 
 
-def median(values: Sequence[float | None]) -> float | None:
-    """The median, None counting as worse than every number; None when that is the median, or there are none."""
-    ordered = sorted(values, key=lambda value: (value is None, value if value is not None else 0.0))
+def median(values: Sequence[float | None], *, lower: bool = True) -> float | None:
+    """The median, None counting as worse than every number; None when that is the median, or there are none.
+
+    Args:
+        lower: whether smaller is better.
+    """
+    sign = 1.0 if lower else -1.0
+    ordered = sorted(values, key=lambda value: (value is None, sign * value if value is not None else 0.0))
     if not ordered:
         return None
     low, high = ordered[(len(ordered) - 1) // 2], ordered[len(ordered) // 2]
     return None if low is None or high is None else statistics.fmean((low, high))
+
+
+def entries(figures: Sequence[Figure], values: Mapping[str, Sequence[float | None]]) -> dict[str, dict[str, Any]]:
+    """{key: {value, unit, seeds}} of those figures that there are values of, a value for each seed."""
+    return {
+        figure.key: {
+            "value": median(values[figure.key], lower=figure.lower),
+            "unit": figure.unit,
+            "seeds": list(values[figure.key]),
+        }
+        for figure in figures
+        if figure.key in values
+    }

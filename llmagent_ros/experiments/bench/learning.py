@@ -1,0 +1,114 @@
+"""How a learning curve is measured, for the method and its peers alike: greedy, on held-out seeds, at fixed steps."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from llmagent_ros.experiments import runs
+from llmagent_ros.experiments.bench import peers
+from llmagent_ros.experiments.bench.curves import is_over, point
+from llmagent_ros.experiments.environments import EnvironmentSpec, make_environment
+from llmagent_ros.experiments.evaluation import evaluate, figures
+from llmagent_ros.experiments.training import TrainConfig, Trainer
+from llmagent_ros.perception.gymnasium_text import NumericObservations
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Goal:
+    """What is to be reached, and how that is seen.
+
+    Attributes:
+        spec: the environment. key, threshold: of `evaluation.figures`: reached from there on.
+        every: environment steps between two evaluations. episodes: of each.
+        following: evaluations after the first that reaches it; then the run may end.
+    """
+
+    spec: EnvironmentSpec
+    key: str
+    threshold: float
+    every: int = 1000
+    episodes: int = 100
+    following: int = 10
+
+
+def our_curve(goal: Goal, config: TrainConfig, out: Path, say: Say, *, to_the_end: bool = False) -> dict[str, Any]:
+    """Trains ours; ends where the goal was reached and followed, unless `to_the_end`.
+
+    Returns:
+        curve: evaluations, each with `minutes` of training without evaluations. from_files: the figures of the last
+        state once more, by a model that is built anew from the files.
+    """
+    curve, clock = _Curve(goal, say), _Clock()
+
+    def on_step(trainer: Trainer) -> None:
+        if trainer.env_steps % goal.every:
+            return
+        with clock.paused():
+            measured = figures(evaluate(goal.spec, trainer.choose, goal.episodes))
+        curve.add(trainer.env_steps, {**measured, "minutes": clock.minutes})
+        if curve.over and not to_the_end:
+            trainer.stop()
+
+    runs.train(config, out, on_step=on_step)
+    again, _ = runs.evaluate_run(out, goal.episodes)
+    return {"curve": curve.points, "from_files": again}
+
+
+def peer_curve(goal: Goal, name: str, settings: Mapping[str, Any], seed: int, say: Say, until: int) -> dict[str, Any]:
+    """Trains a peer on the numbers that the text says. It may end once the goal was reached and followed, and
+    `until` steps are done.
+    """
+    curve, clock = _Curve(goal, say), _Clock()
+
+    def on_evaluation(steps: int, choose: Callable[[Any], list[int]]) -> bool:
+        with clock.paused():
+            measured = figures(evaluate(goal.spec, choose, goal.episodes, numeric=True))
+        curve.add(steps, {**measured, "minutes": clock.minutes})
+        return not curve.over or steps < until
+
+    def make() -> NumericObservations:
+        return NumericObservations(make_environment(goal.spec))
+
+    peers.train_peer(name, settings, make, seed, goal.every, on_evaluation)
+    return {"curve": curve.points}
+
+
+class _Curve:
+    def __init__(self, goal: Goal, say: Say) -> None:
+        self._goal, self._say = goal, say
+        self.points: list[dict[str, Any]] = []
+
+    def add(self, steps: int, measured: Mapping[str, float]) -> None:
+        self.points.append(point(steps, measured))
+        self._say(f"{steps:,} steps: {self._goal.key} {measured[self._goal.key]:.4g}")
+
+    @property
+    def over(self) -> bool:
+        return is_over(self.points, self._goal.key, self._goal.threshold, self._goal.following)
+
+
+class _Clock:
+    """Minutes since it was made, without the pauses."""
+
+    def __init__(self) -> None:
+        self._began = time.monotonic()
+        self._paused_at = 0.0
+
+    @property
+    def minutes(self) -> float:
+        return (time.monotonic() - self._began) / 60
+
+    def paused(self) -> _Clock:
+        return self
+
+    def __enter__(self) -> None:
+        self._paused_at = time.monotonic()
+
+    def __exit__(self, *error: object) -> None:
+        self._began += time.monotonic() - self._paused_at

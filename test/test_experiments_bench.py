@@ -1,0 +1,163 @@
+"""Benchmarks: what is read off a curve, and files that are added to, gone on with and never mixed up."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from llmagent_ros.cli.main import main
+from llmagent_ros.errors import ConfigError, StoreError
+from llmagent_ros.experiments.bench import cartpole, peers, report, running
+from llmagent_ros.experiments.bench.curves import first_step, held_share, is_over
+from llmagent_ros.experiments.bench.results import Figure, Results, entries, median
+
+
+def curve(*returns: float) -> list[dict[str, float]]:
+    return [{"env_steps": 1000.0 * (number + 1), "return_mean": value} for number, value in enumerate(returns)]
+
+
+def test_the_first_step_and_what_holds_after_it() -> None:
+    points = curve(100, 475, 480, 474, 500, 500)
+    assert first_step(points, "return_mean", 475) == 2000
+    assert held_share(points, "return_mean", 475, 4) == 0.75
+    assert held_share(points, "return_mean", 475, 5) is None, "too few follow"
+    assert is_over(points, "return_mean", 475, 4) and not is_over(points, "return_mean", 475, 5)
+    assert first_step(points, "return_mean", 501) is None and held_share(points, "return_mean", 501, 1) is None
+
+
+@pytest.mark.parametrize(
+    ("values", "lower", "expected"),
+    [
+        ([3.0, 1.0, 2.0], True, 2.0),
+        ([1.0, 2.0, 4.0, 3.0], True, 2.5),
+        ([1.0, None, 2.0], True, 2.0),
+        ([1.0, None, 2.0], False, 1.0),
+        ([1.0, None, None], True, None),
+        ([], True, None),
+    ],
+)
+def test_a_median_counts_what_was_never_reached(
+    values: list[float | None], lower: bool, expected: float | None
+) -> None:
+    assert median(values, lower=lower) == expected
+
+
+@pytest.mark.parametrize(
+    ("value", "lower", "verdict"),
+    [(0.95, False, "floor"), (1.0, False, "goal"), (0.5, False, "missed"), (None, False, "missed")],
+)
+def test_a_verdict(value: float | None, lower: bool, verdict: str) -> None:
+    assert Figure("k", "share", "", 1.0, 0.9, lower).verdict(value) == verdict
+    assert Figure("k", "steps", "", 5.0, 12.0, True).verdict(6.0) == "floor"
+    assert Figure("k", "steps", "", 5.0, 12.0, True).verdict(13.0) == "missed"
+    assert Figure("k", "steps", "").verdict(13.0) == ""
+
+
+def test_results_are_on_disk_one_by_one(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "results.json"
+    results = Results(path, "cartpole", {"a": (1, 2)})
+    results.add("llmagent", 10, {"curve": curve(1)})
+    results.add("llmagent", 9, {"curve": curve(2)})
+    again = Results(path, "cartpole", {"a": [1, 2]})
+    assert again.has("llmagent", 9) and not again.has("llmagent", 8) and not again.has("dqn", 9)
+    assert [each["curve"][0]["return_mean"] for each in again.of("llmagent")] == [2, 1]
+    assert json.loads(path.read_text())["versions"]["stable-baselines3"]
+
+
+def test_results_of_something_else_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "results.json"
+    Results(path, "cartpole", {"steps": 5}).add("dqn", 0, {})
+    with pytest.raises(ConfigError, match="measured with other settings: steps 5, now 6; choose another --json"):
+        Results(path, "cartpole", {"steps": 6})
+    with pytest.raises(ConfigError, match="results of 'cartpole', not of 'speed'"):
+        Results(path, "speed", {"steps": 5})
+    path.write_text("{")
+    with pytest.raises(StoreError, match="cannot be read"):
+        Results(path, "cartpole", {"steps": 5})
+
+
+def test_only_what_is_missing_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    measured: list[tuple[str, int]] = []
+
+    def measure(method: str, seed: int, steps: int, scratch: Path, say: Callable[[str], None]) -> dict[str, Any]:
+        measured.append((method, seed))
+        if (method, seed) == ("b", 1):
+            raise KeyboardInterrupt
+        return {"curve": curve(seed)}
+
+    monkeypatch.setattr(cartpole, "measure", measure)
+    results = Results(tmp_path / "results.json", "cartpole", {})
+    with pytest.raises(KeyboardInterrupt):
+        running.run("cartpole", results, ["a", "b"], 2, 100, 1, None)
+    monkeypatch.setattr(cartpole, "measure", lambda *args: {"curve": curve(7)})
+    again = Results(tmp_path / "results.json", "cartpole", {})
+    running.run("cartpole", again, ["a", "b"], 2, 100, 1, None)
+    assert measured == [("a", 0), ("b", 0), ("a", 1), ("b", 1)]
+    assert [each["curve"][0]["return_mean"] for each in again.of("b")] == [0, 7]
+
+
+def test_cartpole_reads_every_seed_of_everyone(tmp_path: Path) -> None:
+    results = Results(tmp_path / "results.json", "cartpole", {})
+    held = [500.0] * 10
+    for seed, first in enumerate((2, 4, 3)):
+        results.add("llmagent", seed, {"curve": curve(*[9.0] * first, *held, 500.0)})
+        results.add("dqn", seed, {"curve": curve(*[9.0] * 30)})
+    figures, theirs = cartpole.read(results)
+    assert figures["steps_to_475"] == {"value": 4000.0, "unit": "env steps", "seeds": [3000.0, 5000.0, 4000.0]}
+    assert figures["evals_held"]["value"] == 1.0 and figures["steps_to_475_demos"]["value"] is None
+    assert theirs == {"dqn": entries(cartpole.FIGURES, {"steps_to_475": [None] * 3, "evals_held": [None] * 3})}
+    table = report.table(cartpole.FIGURES, figures, theirs)
+    assert "| steps_to_475 (env steps)" in table and "3,000, 5,000, 4,000" in table and "never, never, never" in table
+    cartpole.draw(results, tmp_path / "curves.png")
+    assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("name", peers.NAMES)
+def test_a_peer_learns_from_numbers_and_is_evaluated_on_time(name: str) -> None:
+    """With its published settings, cut short."""
+    from llmagent_ros.experiments.environments import EnvironmentSpec, make_environment
+    from llmagent_ros.perception.gymnasium_text import NumericObservations
+
+    asked: list[int] = []
+
+    def on_evaluation(steps: int, choose: Callable[[Any], list[int]]) -> bool:
+        asked.append(steps)
+        assert set(choose(np.zeros((3, 4), np.float32))) <= {0, 1}
+        return steps < 1500
+
+    settings = peers.PUBLISHED["CartPole-v1"][name] | {"n_steps": 8, "batch_size": 64} if name == "ppo" else None
+    peers.train_peer(
+        name,
+        settings or peers.PUBLISHED["CartPole-v1"][name],
+        lambda: NumericObservations(make_environment(EnvironmentSpec("CartPole-v1"))),
+        seed=0,
+        every=500,
+        on_evaluation=on_evaluation,
+    )
+    assert asked == [pytest.approx(n, abs=7) for n in (500, 1000, 1500)]
+
+
+@pytest.mark.parametrize(
+    ("words", "problem"),
+    [
+        (["nope"], "unknown benchmark 'nope'; valid: cartpole"),
+        (["cartpole", "--only", "sarsa"], "unknown method 'sarsa'; valid: dqn, llmagent, llmagent demos, ppo, qrdqn"),
+    ],
+)
+def test_unknown_names(tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str], problem: str) -> None:
+    assert main(["bench", *words, "--json", str(tmp_path / "file.json")]) == 2
+    assert problem in capsys.readouterr().err
+
+
+def test_a_report_of_what_is_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "results.json"
+    configuration = cartpole.configuration(cartpole.STEPS)
+    Results(path, "cartpole", configuration).add("llmagent", 0, {"curve": curve(9, 480, *[500] * 10)})
+    assert main(["bench", "cartpole", "--json", str(path), "--report", "--plot", str(tmp_path / "c.png")]) == 0
+    assert "2,000" in capsys.readouterr().out
+    assert json.loads(path.read_text())["figures"]["steps_to_475"]["value"] == 2000.0
