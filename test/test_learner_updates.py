@@ -158,6 +158,16 @@ def test_stored_features_are_those_of_the_model(bench: Bench) -> None:
     assert learner.prepare() == 0
 
 
+def test_cached_features_and_computed_ones_learn_alike(bench: Bench) -> None:
+    cached, computed = bench.fed("cached"), bench.fed("computed", cache_features=False)
+    for _ in range(10):
+        kept, anew = cached.update(), computed.update()
+        assert anew["critic_loss"] == pytest.approx(kept["critic_loss"], rel=0.05)
+    assert computed.prepare() == 0
+    for name, tensor in cached.critic.state().items():
+        torch.testing.assert_close(computed.critic.state()[name], tensor, rtol=0.0, atol=5e-3)
+
+
 # --- what the losses are for ----------------------------------------------------------------------------------------
 
 
@@ -361,7 +371,7 @@ def test_resume_is_exact(bench: Bench, tmp_path: Path) -> None:
     assert same(expected[0], resumed[0])
     assert expected[1] == resumed[1]
     parts = {name.split("/")[0] for name in expected[0]}
-    assert parts == {"critic", "target", "adapter", "deployed", "critic_optimiser", "actor_optimiser"}
+    assert parts == {"critic", "target", "average", "adapter", "deployed", "critic_optimiser", "actor_optimiser"}
 
 
 def test_a_checkpoint_of_another_base_or_replay_is_refused(bench: Bench, tmp_path: Path) -> None:
@@ -433,7 +443,7 @@ def test_must_solve_corridor_and_a_fresh_process_decides_the_same(bench: Bench, 
     learner = bench.learner()
     policy = TextPolicy(learner.model)  # type: ignore[arg-type]
     assert greedy_return(policy) < 0, "an untrained base must not know it"
-    policy.swap(None, learner.critic.values, beta=learner.config.beta, name="learning")
+    policy.swap(None, learner.average.values, beta=learner.config.beta, name="learning")
     rng, steps = np.random.default_rng(0), 0
     for episode in range(60):
         cell, step, terminated = 0, 0, False

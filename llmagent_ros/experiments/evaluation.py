@@ -56,10 +56,24 @@ def evaluate(
     """
     lanes = [make_environment(spec) for _ in range(min(episodes, MOST_LANES))]
     try:
-        return _Evaluation(lanes, choose, episodes, first_seed, progress, numeric).run()
+        return _Evaluation(lanes, choose if numeric else _Memory(choose), episodes, first_seed, progress, numeric).run()
     finally:
         for env in lanes:
             env.close()
+
+
+class _Memory:
+    """A policy that is asked once about each scene: scenes are rounded, so that many come again."""
+
+    def __init__(self, choose: Choose) -> None:
+        self._choose = choose
+        self._known: dict[str, int] = {}
+
+    def __call__(self, scenes: Sequence[str], /) -> Sequence[int]:
+        new = list(dict.fromkeys(scene for scene in scenes if scene not in self._known))
+        if new:
+            self._known.update(zip(new, self._choose(new), strict=True))
+        return [self._known[scene] for scene in scenes]
 
 
 class _Evaluation:

@@ -23,6 +23,7 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from llmagent_ros.bundle import save_bundle
@@ -94,6 +95,8 @@ class Learner:
 
     def prepare(self, limit: int = 64) -> int:
         """Computes the features of up to `limit` scenes that lack them; returns how many it did."""
+        if not self.config.cache_features:
+            return 0
         missing = self.replay.missing_features(limit)
         if missing:
             ids = [text_id for text_id, _ in missing]
@@ -129,8 +132,7 @@ class Learner:
     def _update_critic(self) -> dict[str, float]:
         c = self.config
         batch = self.replay.sample(c.batch_size, c.n_step, c.gamma, self._rng, self._demo_share())
-        both = self.replay.features(np.stack([batch.scene_id, batch.bootstrap_id]))
-        features, after = torch.from_numpy(both).to(_device(self.critic))
+        features, after = self._features(np.stack([batch.scene_id, batch.bootstrap_id]))
         returns, discount = (torch.from_numpy(x).to(features.device) for x in (batch.returns, batch.discount))
         pair = torch.from_numpy(self._rng.choice(c.critic.heads, size=2, replace=False)).to(features.device)
         with torch.no_grad():
@@ -147,8 +149,7 @@ class Learner:
         c = self.config
         batch = self.replay.sample(c.actor_batch, 1, c.gamma, self._rng, self._demo_share())
         scenes = self.replay.texts(batch.scene_id)
-        features = torch.from_numpy(self.replay.features(batch.scene_id)).to(_device(self.average))
-        values = self.average.values(features)
+        values = self.average.values(self._features(batch.scene_id))
         lessons = self._some_lessons()
         with torch.no_grad():
             deployed = self._deployed_log_probs(scenes, lessons) if c.kl_weight else None
@@ -167,6 +168,13 @@ class Learner:
             loss = loss - c.clone_weight * chosen.mean()
         self._step(loss, self._actor_optimiser, self._adapter, "actor")
         return stats
+
+    def _features(self, text_ids: NDArray[np.int64]) -> Tensor:
+        """Of texts of any shape, (*shape, feature_size)."""
+        if self.config.cache_features:
+            return torch.from_numpy(self.replay.features(text_ids)).to(_device(self.critic))
+        features = self.model.features(self.replay.texts(text_ids.reshape(-1)))
+        return features.clone().view(*text_ids.shape, -1).to(_device(self.critic))
 
     def _some_lessons(self) -> tuple[str, ...]:
         """In `lesson_share` of the updates the first one, two or more, as the acting policy may read any number."""
