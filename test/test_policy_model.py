@@ -71,6 +71,36 @@ def test_scores_equal_a_plain_loop(folders: dict[str, Path], tmp_path: Path, kin
     torch.testing.assert_close(model.phrase_log_probs(SCENES, adapter=False), expected, **TIGHT)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_merged_adapter_is_the_one_of_the_moment(folders: dict[str, Path], kind: str) -> None:
+    """However it changed: loaded, trained, or put aside for a moment."""
+    model = tiny_language_model(folders[kind])
+    optimiser = torch.optim.SGD(model.adapter_parameters(), lr=50.0)
+    features, plain = model.features(SCENES), model.phrase_log_probs(SCENES, adapter=False).detach()
+    before = plain
+    for change in ("load", "train", "load again"):
+        if change == "train":
+            optimiser.zero_grad()
+            model.phrase_log_probs(SCENES)[:, 0].sum().backward()
+            optimiser.step()
+        else:
+            model.load_adapter_state(random_adapter(model, seed=len(change)))
+        with torch.inference_mode():
+            merged = model.phrase_log_probs(SCENES)
+        torch.testing.assert_close(merged, model.phrase_log_probs(SCENES).detach(), **TIGHT)
+        assert (merged - before).abs().max() > 0.01, change
+        before = merged
+    assert torch.equal(model.features(SCENES), features)
+    assert torch.equal(model.phrase_log_probs(SCENES, adapter=False).detach(), plain)
+
+
+def test_copies_share_the_weights(model: LanguageModel) -> None:
+    own = {p.data_ptr() for p in model.model.parameters()}
+    assert {p.data_ptr() for p in model._plain.parameters()} <= own
+    apart = [n for n, p in model._merged.model.named_parameters() if p.data_ptr() not in own]
+    assert apart and all(".layers." in name for name in apart)
+
+
 def test_common_beginnings_are_read_once() -> None:
     tokens = PhraseTokens.of([[1], [2, 3], [2, 4], [2, 3, 5, 6], [7, 3, 5]], 0, torch.device("cpu"))
     assert tokens.tail.tolist() == [2, 3, 5, 7, 3]  # of 2, 2 3, 2 3 5, 7, 7 3
@@ -116,8 +146,8 @@ def test_summed_scores_are_those_of_whole_phrases(folders: dict[str, Path], one_
     model, means = tiny_language_model(folders["llama"], score="sum"), tiny_language_model(folders["llama"])
     model._one_pass = means._one_pass = one_pass
     lengths = torch.tensor([len(model.tokenizer(model.form.phrase(p)).input_ids) for p in PHRASES])
-    ids, mask = means._tokenize([means.form.prompt(scene) for scene in SCENES])
-    scores = (means._scores_in_one_pass if one_pass else means._scores_by_cache)(ids, mask)
+    ids, mask = means.tokenize([means.form.prompt(scene) for scene in SCENES])
+    scores = (means._scores_in_one_pass if one_pass else means._scores_by_cache)(means._plain, ids, mask)
     torch.testing.assert_close(model.phrase_log_probs(SCENES), (scores * lengths).log_softmax(-1), **TIGHT)
 
 
@@ -234,6 +264,7 @@ def test_gradients_reach_exactly_the_adapter(model: LanguageModel) -> None:
 def test_gradient_is_that_of_finite_differences(model: LanguageModel) -> None:
     """Through the shared cache too."""
     model.model.double()
+    model._merged.model.double()
     model.load_adapter_state(random_adapter(model))
     parameter = model.adapter_parameters()[0]
     model.phrase_log_probs(SCENES)[:, 3].sum().backward()

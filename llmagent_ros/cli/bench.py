@@ -3,6 +3,7 @@
     llmagent bench cartpole                      # the full one: 5 seeds, hours on 2 cores
     llmagent bench cartpole --seeds 1 --only llmagent
     llmagent bench cartpole --report             # only print and draw what is there
+    llmagent bench quick                         # minutes: speed, one seed, nothing is kept
 
 Results go to benchmarks/results/NAME.json seed by seed; the same command goes on with what is missing.
 """
@@ -10,6 +11,7 @@ Results go to benchmarks/results/NAME.json seed by seed; the same command goes o
 from __future__ import annotations
 
 import argparse
+import tempfile
 from pathlib import Path
 
 HELP = "run a benchmark, with its peers"
@@ -19,7 +21,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser: argparse.ArgumentParser = subparsers.add_parser(
         "bench", help=HELP, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("name", metavar="NAME", help="cartpole")
+    parser.add_argument("name", metavar="NAME", help="cartpole, speed or quick")
     parser.add_argument("--seeds", type=int, default=5, metavar="N", help="0 to N-1 (default: %(default)s)")
     parser.add_argument("--steps", type=int, metavar="N", help="of the environment, at most (default: the bench's)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="default: benchmarks/results/NAME.json")
@@ -36,6 +38,10 @@ def run(args: argparse.Namespace) -> int:
     from llmagent_ros.experiments.bench import report, running
     from llmagent_ros.experiments.bench.results import Results
 
+    if args.name == "quick":
+        with tempfile.TemporaryDirectory(prefix="llmagent_bench_") as folder:
+            quick = {"name": "speed", "seeds": 1, "workers": 1, "json": Path(folder) / "speed.json"}
+            return run(argparse.Namespace(**{**vars(args), **quick}))
     bench = running.bench_named(args.name)
     methods = args.only or bench.methods()
     for method in methods:

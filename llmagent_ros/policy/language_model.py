@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,6 +19,7 @@ from transformers import DynamicCache
 from llmagent_ros.errors import ModelError
 from llmagent_ros.policy.base_model import chat_template, device_named, load_base
 from llmagent_ros.policy.features import cue_features, cue_tokens, load_projection
+from llmagent_ros.policy.inference_copies import MergedCopy, sharing_copy
 from llmagent_ros.policy.phrase_tokens import PhraseTokens
 from llmagent_ros.policy.prompt import PromptFormat
 
@@ -88,6 +88,7 @@ class LanguageModel:
             target_modules=targets if isinstance(targets, str) else list(targets),
             task_type="CAUSAL_LM",
         )
+        self._plain = sharing_copy(base)
         with torch.random.fork_rng():
             torch.manual_seed(config.seed)
             try:
@@ -97,8 +98,8 @@ class LanguageModel:
                 raise ModelError(f"target_modules {targets!r}: {error}; linear layers: {sorted(linear)}") from error
         self.model.eval()
         self._adapter = self._adapter_by_file_name()
-        self._adapted: list[Any] = [m for m in self.model.modules() if hasattr(m, "_disable_adapters")]
         self._base: Any = self.model.base_model.model
+        self._merged = MergedCopy(self._plain, self.model, ADAPTER)
         self._phrases = self._tokenize_phrases()
         self._one_pass = self._takes_one_pass()
 
@@ -114,9 +115,9 @@ class LanguageModel:
         with a `Projection` gives its principal components instead. Lessons are left out, so that a scene has
         the same features whatever was retrieved.
         """
-        ids, mask = self._tokenize([self.form.prompt(scene) for scene in scenes])
-        with self._without_adapter():
-            hidden = self._forward(ids, mask, output_hidden_states=True, logits_to_keep=1).hidden_states[-2]
+        ids, mask = self.tokenize([self.form.prompt(scene) for scene in scenes])
+        options = {"output_hidden_states": True, "logits_to_keep": 1, "use_cache": False}
+        hidden = self._forward(self._plain, ids, mask, **options).hidden_states[-2]
         features = cue_features(hidden.float(), mask, self._cue_tokens)
         return self._projection(features) if self._projection is not None else features
 
@@ -128,38 +129,36 @@ class LanguageModel:
         A phrase's score is (by default) the mean log-probability of its tokens after the prompt, so that long phrases
         are not at a disadvantage; the scores are normalised over the vocabulary. Prompt and phrases run through the
         model in one pass (`PhraseTokens`); in two with a cache between them where the model takes no mask of ours.
-        Differentiable with respect to the adapter.
+        Differentiable with respect to the adapter where gradients are enabled; else it is merged into the weights.
         """
-        prompts = [self.form.prompt(scene, lessons) for scene in scenes]
-        if adapter:
-            return self._phrase_log_probs(prompts)
-        with self._without_adapter():
-            return self._phrase_log_probs(prompts)
-
-    def _phrase_log_probs(self, prompts: Sequence[str]) -> Tensor:
-        ids, mask = self._tokenize(prompts)
+        ids, mask = self.tokenize([self.form.prompt(scene, lessons) for scene in scenes])
+        if not adapter:
+            model = self._plain
+        else:
+            model = self._base if torch.is_grad_enabled() else self._merged.refresh()
         scores = self._scores_in_one_pass if self._one_pass else self._scores_by_cache
-        return scores(ids, mask).log_softmax(-1)
+        return scores(model, ids, mask).log_softmax(-1)
 
-    def _scores_in_one_pass(self, ids: Tensor, mask: Tensor) -> Tensor:
-        phrases, base = self._phrases, self._base
-        ids, attention, positions = phrases.joined(ids, mask, base.dtype)
+    def _scores_in_one_pass(self, model: Any, ids: Tensor, mask: Tensor) -> Tensor:
+        phrases = self._phrases
+        ids, attention, positions = phrases.joined(ids, mask, model.dtype)
         kept = 1 + len(phrases.tail)
-        out = base(
+        out = model(
             input_ids=ids, attention_mask=attention, position_ids=positions, use_cache=False, logits_to_keep=kept
         )
         return phrases.scores(out.logits.float().log_softmax(-1))
 
-    def _scores_by_cache(self, ids: Tensor, mask: Tensor) -> Tensor:
+    def _scores_by_cache(self, model: Any, ids: Tensor, mask: Tensor) -> Tensor:
         """The same for models that take no attention mask of ours: the prompt first, then each phrase after it."""
         batch, (count, length) = len(ids), self._phrases.ids.shape
-        prefix = self._forward(ids, mask, use_cache=True, logits_to_keep=1)
+        prefix = self._forward(model, ids, mask, use_cache=True, logits_to_keep=1)
         log_probs = prefix.logits[:, -1].float().log_softmax(-1)  # (B, V)
         scores = log_probs[:, self._phrases.ids[:, 0]]  # (B, P)
         if length > 1:
             phrase_ids, phrase_mask = self._phrases.ids.repeat(batch, 1), self._phrases.mask.repeat(batch, 1)
             full_mask = torch.cat([mask.repeat_interleave(count, 0), phrase_mask[:, :-1]], dim=1)
-            out = self._forward(phrase_ids[:, :-1], full_mask, past=_repeat_cache(prefix.past_key_values, count))
+            past = _repeat_cache(prefix.past_key_values, count)
+            out = self._forward(model, phrase_ids[:, :-1], full_mask, past)
             log_probs = out.logits.float().log_softmax(-1)  # (B*P, L-1, V)
             rest = log_probs.gather(-1, phrase_ids[:, 1:, None])[..., 0] * phrase_mask[:, 1:]
             scores = scores + rest.sum(-1).view(batch, count)
@@ -168,12 +167,12 @@ class LanguageModel:
     @torch.no_grad()
     def _takes_one_pass(self) -> bool:
         """Whether the model heeds the attention mask: both ways then give the same scores of prompts that differ."""
-        ids, mask = self._tokenize([self.form.prompt("nothing seen. did nothing."), self.form.prompt("clear.")])
+        ids, mask = self.tokenize([self.form.prompt("nothing seen. did nothing."), self.form.prompt("clear.")])
         try:
-            at_once = self._scores_in_one_pass(ids, mask)
+            at_once = self._scores_in_one_pass(self._plain, ids, mask)
         except (TypeError, ValueError, RuntimeError):  # e.g. flash attention, ALiBi
             return False
-        error = (at_once - self._scores_by_cache(ids, mask)).abs().max()
+        error = (at_once - self._scores_by_cache(self._plain, ids, mask)).abs().max()
         return bool(error < (1e-3 if self._base.dtype == torch.float32 else 0.1))
 
     # --- the adapter --------------------------------------------------------------------------------
@@ -222,20 +221,10 @@ class LanguageModel:
 
     # --- inside ---------------------------------------------------------------------------------------
 
-    @contextmanager
-    def _without_adapter(self) -> Iterator[None]:
-        # PEFT's own context also flips requires_grad; layers are switched directly to leave it alone.
-        for layer in self._adapted:
-            layer._disable_adapters = True
-        try:
-            yield
-        finally:
-            for layer in self._adapted:
-                layer._disable_adapters = False
-
-    def _forward(self, ids: Tensor, mask: Tensor, past: Any = None, **options: Any) -> Any:
+    @staticmethod
+    def _forward(model: Any, ids: Tensor, mask: Tensor, past: Any = None, **options: Any) -> Any:
         positions = (mask.cumsum(-1) - 1).clamp(min=0)[:, -ids.shape[1] :]
-        return self._base(
+        return model(
             input_ids=ids, attention_mask=mask, position_ids=positions, past_key_values=past, **options
         )
 
@@ -248,7 +237,7 @@ class LanguageModel:
         encoded: list[list[int]] = self.tokenizer(texts, add_special_tokens=self._template is None).input_ids
         return encoded
 
-    def _tokenize(self, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
+    def tokenize(self, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
         """Left-padded ids and mask, (B, T): the last position is every prompt's last token."""
         encoded = self._encode(prompts)
         encoded = [tokens[-self.config.max_tokens :] for tokens in encoded]

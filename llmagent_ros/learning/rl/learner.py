@@ -189,8 +189,9 @@ class Learner:
         try:
             return self.model.phrase_log_probs(scenes, lessons)
         finally:
-            for parameter, kept in zip(self._adapter, learning, strict=True):
-                parameter.data.copy_(kept)
+            with torch.no_grad():
+                for parameter, kept in zip(self._adapter, learning, strict=True):
+                    parameter.copy_(kept)
 
     def _step(self, loss: Tensor, optimiser: torch.optim.Optimizer, parameters: list[nn.Parameter], who: str) -> None:
         """A clipped gradient step, or back to the last good state."""
