@@ -145,8 +145,8 @@ def test_a_peer_learns_from_numbers_and_is_evaluated_on_time(name: str) -> None:
 @pytest.mark.parametrize(
     ("words", "problem"),
     [
-        (["nope"], "unknown benchmark 'nope'; valid: cartpole, speed"),
-        (["cartpole", "--only", "sarsa"], "unknown method 'sarsa'; valid: dqn, llmagent, llmagent demos, ppo, qrdqn"),
+        (["nope"], "unknown benchmark 'nope'; valid: cartpole, navigate, speed"),
+        (["cartpole", "--only", "sarsa"], "unknown method 'sarsa'; valid: dqn, full-rank adapter, llmagent, "),
     ],
 )
 def test_unknown_names(tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str], problem: str) -> None:

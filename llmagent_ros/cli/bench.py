@@ -21,12 +21,13 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser: argparse.ArgumentParser = subparsers.add_parser(
         "bench", help=HELP, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("name", metavar="NAME", help="cartpole, speed or quick")
+    parser.add_argument("name", metavar="NAME", help="cartpole, navigate, speed or quick")
     parser.add_argument("--seeds", type=int, default=5, metavar="N", help="0 to N-1 (default: %(default)s)")
     parser.add_argument("--steps", type=int, metavar="N", help="of the environment, at most (default: the bench's)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="default: benchmarks/results/NAME.json")
     parser.add_argument("--plot", type=Path, metavar="PNG", help="draw the learning curves of all seeds")
     parser.add_argument("--only", nargs="+", metavar="METHOD", help="some of the methods (default: all)")
+    parser.add_argument("--ablations", action="store_true", help="the method without each of its parts as well")
     parser.add_argument("--workers", type=int, default=2, metavar="N", help="processes (default: %(default)s)")
     parser.add_argument("--scratch", type=Path, metavar="DIR", help="keep the runs there, to go on inside a seed")
     parser.add_argument("--report", action="store_true", help="measure nothing, print and draw what is there")
@@ -43,10 +44,11 @@ def run(args: argparse.Namespace) -> int:
             quick = {"name": "speed", "seeds": 1, "workers": 1, "json": Path(folder) / "speed.json"}
             return run(argparse.Namespace(**{**vars(args), **quick}))
     bench = running.bench_named(args.name)
-    methods = args.only or bench.methods()
+    valid = [*bench.methods(), *bench.ablations()]
+    methods = args.only or (valid if args.ablations else bench.methods())
     for method in methods:
-        if method not in bench.methods():
-            raise UnknownNameError("method", method, bench.methods())
+        if method not in valid:
+            raise UnknownNameError("method", method, valid)
     steps = args.steps or bench.STEPS
     path = args.json or Path("benchmarks") / "results" / f"{args.name}.json"
     results = Results(path, args.name, bench.configuration(steps))

@@ -9,7 +9,7 @@ import os
 import signal
 import textwrap
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict
 from pathlib import Path
@@ -19,8 +19,6 @@ from llmagent_ros.errors import ConfigError
 HELP = "make the base model that ships, from text logs of all shipped environments"
 CARD = "README.md"
 _SHARD_STEPS = 5000
-_PROJECTION_SCENES = 3000  # of each environment
-_COMPONENTS = 256
 _HELD_OUT = 300  # steps at the end of each environment's logs that are only evaluated on
 
 
@@ -39,11 +37,13 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 def run(args: argparse.Namespace) -> int:
     import torch
 
+    from llmagent_ros.experiments import bases
+    from llmagent_ros.experiments.environments import base_environments
     from llmagent_ros.policy import pretraining
     from llmagent_ros.policy.logs import read_log
     from llmagent_ros.policy.prompt import PromptFormat
 
-    args.environments = args.environments or default_environments()
+    args.environments = args.environments or base_environments()
     _check(args)
     logs = {name: [step for path in paths for step in read_log(path)] for name, paths in _log(args).items()}
     held_out = {name: steps[-_HELD_OUT:] for name, steps in logs.items()}
@@ -65,6 +65,7 @@ def run(args: argparse.Namespace) -> int:
         "parameters": size,
         "logged_steps": len(steps),
         "training_steps": config.steps,
+        "components": bases.COMPONENTS,
         "training_minutes": round((time.monotonic() - began) / 60, 1),
         "held_out_perplexity": {
             name: [round(pretraining.perplexity(model, tokenizer, form, each, gist=gist), 3) for gist in (False, True)]
@@ -72,18 +73,11 @@ def run(args: argparse.Namespace) -> int:
         },
     }
     pretraining.save(model, tokenizer, args.out)
-    add_projection(args.out, [[step.scene for step in each] for each in logs.values()])
+    bases.add_projection(args.out, [[step.scene for step in each] for each in logs.values()])
     (args.out / CARD).write_text(_card(args, facts, asdict(config)), encoding="utf-8")
     training.unlink(missing_ok=True)
     print(json.dumps(facts, indent=2))
     return 0
-
-
-def default_environments() -> list[str]:
-    """The simulated robot among many wordings of its instruction, and every environment with a description."""
-    from llmagent_ros.experiments.environments import shipped
-
-    return ["explore", *shipped("environments")]
 
 
 def _count(text: str) -> int:
@@ -105,21 +99,6 @@ def _check(args: argparse.Namespace) -> None:
     nearest = next(folder for folder in args.out.absolute().parents if folder.exists())
     if not nearest.is_dir() or not os.access(nearest, os.W_OK):
         raise ConfigError(f"{args.out}: nothing can be written in {nearest}")
-
-
-def add_projection(folder: Path, groups: Sequence[Sequence[str]]) -> None:
-    """Fits the features' projection to scenes, a group for each environment, and saves it beside the model."""
-    import torch
-
-    from llmagent_ros.policy.features import fit_projection
-    from llmagent_ros.policy.language_model import LanguageModel, LanguageModelConfig
-
-    model = LanguageModel(LanguageModelConfig(model=str(folder)), ["wait"])  # its phrases have no part in features
-    features = []
-    for scenes in groups:
-        chosen = scenes[:: max(1, len(scenes) // _PROJECTION_SCENES)]
-        features.append(torch.cat([model.features(chosen[i : i + 64]) for i in range(0, len(chosen), 64)]))
-    fit_projection(features, _COMPONENTS).save(folder)
 
 
 def _log(args: argparse.Namespace) -> dict[str, list[Path]]:
@@ -189,7 +168,7 @@ starting point for adapters and critics, not a policy: nothing in its data says 
 - **Objective**: next token on "scene, action -> next scene" and "scene -> the scene again", mostly through the tokens
   of the prompt's cue alone (`llmagent_ros/policy/pretraining.py`).
 - **Training**: {trained}. Settings: {settings}.
-- **Features**: `projection.safetensors` holds the {_COMPONENTS} strongest principal components of the prompt's
+- **Features**: `projection.safetensors` holds the {facts["components"]} strongest principal components of the prompt's
   hidden states over the scenes of the logs, within environments.
 - **Held-out perplexity** of a token, over {_HELD_OUT} steps at the end of each environment's logs:
 

@@ -37,6 +37,11 @@ def shipped(kind: str) -> list[str]:
     return sorted(path.stem for path in (config.share_dir() / "config" / kind).glob("*.yaml"))
 
 
+def base_environments() -> list[str]:
+    """What the shipped base has read: the robot with many wordings, and every environment with a description."""
+    return ["explore", *shipped("environments")]
+
+
 def make_environment(spec: EnvironmentSpec) -> TextEnvironment:
     """The environment with its text.
 

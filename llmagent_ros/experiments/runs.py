@@ -167,7 +167,7 @@ class SavedPolicy:
             raise ModelError(f"{out}: nothing was learned yet (no bundle in {BUNDLES})")
         deployment = read_deployment(bundle, model, build_critic)
         self.policy = TextPolicy(model)
-        values = deployment.values if critic else None
+        values = deployment.values if critic and self.config.critic_acts else None
         self.policy.swap(deployment.adapter, values, beta=deployment.beta, name=deployment.name)
 
     def choose(self, scenes: Sequence[str]) -> list[int]:

@@ -38,6 +38,7 @@ class TrainConfig:
         environment, robot: see `EnvironmentSpec`. steps: of the environment. seed: of everything that is drawn.
         demonstrations: episodes that the environment's scripted teacher shows first; their steps do not count.
         model: the base and its adapter. learner: see `LearnerConfig`.
+        critic_acts: False leaves the choice to the language model and its adapter, which the critic teaches.
         burst: environment steps between two looks of the learner at what is new.
         deploy_every: critic updates after which what was learned counts as deployed.
         threads: of torch on the CPU; the last digits of sums depend on it.
@@ -50,6 +51,7 @@ class TrainConfig:
     demonstrations: Annotated[int, Field(ge=0)] = 0
     model: LanguageModelConfig = Field(default_factory=LanguageModelConfig)
     learner: LearnerConfig = Field(default_factory=LearnerConfig)
+    critic_acts: bool = True
     burst: Annotated[int, Field(gt=0)] = 4
     deploy_every: Annotated[int, Field(gt=0)] = 100
     threads: Annotated[int, Field(gt=0)] = 1
@@ -89,7 +91,8 @@ class Trainer:
         self.replay = Replay(out / REPLAY, self.env.phrases)
         self.learner = Learner(config.learner, self.replay, self.model, config.seed)
         self.policy = TextPolicy(self.model)
-        self.policy.swap(None, self.learner.average.values, beta=config.learner.beta, name="learning")
+        values = self.learner.average.values if config.critic_acts else None
+        self.policy.swap(None, values, beta=config.learner.beta, name="learning")
         self.env_steps = 0
         self.episode = 0
         self.stats: dict[str, float] = {}

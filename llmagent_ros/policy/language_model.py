@@ -175,6 +175,10 @@ class LanguageModel:
         error = (at_once - self._scores_by_cache(self._plain, ids, mask)).abs().max()
         return bool(error < (1e-3 if self._base.dtype == torch.float32 else 0.1))
 
+    def for_inference(self, *, adapter: bool) -> Any:
+        """The Hugging Face model, with the adapter as it is now merged into it or without; not to be changed."""
+        return self._merged.refresh() if adapter else self._plain
+
     # --- the adapter --------------------------------------------------------------------------------
 
     def adapter_parameters(self) -> list[torch.nn.Parameter]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from llmagent_ros.experiments import runs
+from llmagent_ros.experiments.bases import save_untrained
 from llmagent_ros.experiments.bench import peers
 from llmagent_ros.experiments.bench.curves import first_step, held_share
 from llmagent_ros.experiments.bench.learning import Goal, Say, our_curve, peer_curve
@@ -22,6 +23,15 @@ GOAL = Goal(EnvironmentSpec(ENVIRONMENT), "return_mean", 475.0)
 DEMONSTRATIONS = 5
 WITH_DEMONSTRATIONS = f"{OURS} demos"
 STEPS = 22_000  # at most: the floor, and ten evaluations more
+
+FULL_RANK = 128  # the width of the shipped base: such an adapter can make of every linear layer any other
+ABLATIONS: dict[str, dict[str, Any]] = {
+    "no critic in the choice": {"critic_acts": False},
+    "no pre-training": {},  # a base of its own, see `measure`
+    "no feature cache": {"learner": {"cache_features": False}},
+    "summed scores": {"model": {"score": "sum"}},
+    "full-rank adapter": {"model": {"rank": FULL_RANK, "alpha": FULL_RANK}},
+}
 
 FIGURES = (
     Figure("steps_to_475", "env steps", "to a greedy 100-episode mean >= 475, no demonstrations", 5000, 12_000, True),
@@ -40,22 +50,30 @@ def methods() -> list[str]:
     return [OURS, WITH_DEMONSTRATIONS, *peers.NAMES]
 
 
+def ablations() -> list[str]:
+    return list(ABLATIONS)
+
+
 def measure(method: str, seed: int, steps: int, scratch: Path, say: Say) -> dict[str, Any]:
     """The learning curve of one method and seed."""
     if method in peers.NAMES:
         settings = peers.PUBLISHED[ENVIRONMENT][method]
         return peer_curve(GOAL, method, settings, seed, say, until=settings["steps"])
     demonstrations = DEMONSTRATIONS if method == WITH_DEMONSTRATIONS else 0
-    settings = {"steps": steps, "seed": seed, "demonstrations": demonstrations}
+    settings = {"steps": steps, "seed": seed, "demonstrations": demonstrations, **ABLATIONS.get(method, {})}
+    out = scratch / f"cartpole-{method.replace(' ', '-')}-{seed}"
+    if method == "no pre-training":
+        untrained = save_untrained(out.with_name(f"{out.name}-base"), GOAL.spec, seed)
+        settings["model"] = {"model": str(untrained)}
     config = runs.make_config(ENVIRONMENT, settings, "bench cartpole")
-    return our_curve(GOAL, config, scratch / f"cartpole-{method.replace(' ', '-')}-{seed}", say)
+    return our_curve(GOAL, config, out, say)
 
 
 def draw(results: Results, path: Path) -> None:
     """Every seed's learning curve."""
     curves = {
         method: [[(p["env_steps"], p[GOAL.key]) for p in run["curve"]] for run in results.of(method)]
-        for method in methods()
+        for method in (*methods(), *ablations())
         if results.of(method)
     }
     plot_curves(curves, path, title=ENVIRONMENT, y="greedy return, mean of 100 episodes", threshold=GOAL.threshold)
@@ -69,7 +87,8 @@ def read(results: Results) -> tuple[dict[str, dict[str, Any]], dict[str, dict[st
         "evals_held": ours["evals_held"],
         "steps_to_475_demos": shown["steps_to_475"],
     }
-    theirs = {name: entries(FIGURES, _of(results.of(name))) for name in peers.NAMES if results.of(name)}
+    others = (*peers.NAMES, *ablations())
+    theirs = {name: entries(FIGURES, _of(results.of(name))) for name in others if results.of(name)}
     return entries(FIGURES, values), theirs
 
 

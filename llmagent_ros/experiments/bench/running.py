@@ -14,7 +14,7 @@ from typing import Any, Protocol
 from llmagent_ros.errors import UnknownNameError
 from llmagent_ros.experiments.bench.results import Figure, Results
 
-NAMES = ("cartpole", "speed")
+NAMES = ("cartpole", "navigate", "speed")
 
 
 class Bench(Protocol):
@@ -25,6 +25,7 @@ class Bench(Protocol):
 
     def configuration(self, steps: int) -> dict[str, Any]: ...
     def methods(self) -> list[str]: ...
+    def ablations(self) -> list[str]: ...
     def measure(
         self, method: str, seed: int, steps: int, scratch: Path, say: Callable[[str], None]
     ) -> dict[str, Any]: ...

@@ -51,6 +51,10 @@ def methods() -> list[str]:
     return [OURS]
 
 
+def ablations() -> list[str]:
+    return []
+
+
 def measure(method: str, seed: int, steps: int, scratch: Path, say: Say) -> dict[str, Any]:
     """All figures, on the experience of one seed."""
     settings = {"steps": steps, "seed": seed, "learner": {"warmup": steps}}
