@@ -165,6 +165,23 @@ class Frames:
 
 
 @dataclass(config=_STRICT, frozen=True)
+class SimulatedSensors:
+    """What the simulator gives the robot.
+
+    Attributes:
+        rays: of the scan, all around. range_max: of the scanner, m. scan_noise: standard deviation of a range, m.
+        image_width, image_height: pixels. horizontal_fov: of the camera, degrees.
+    """
+
+    rays: Annotated[int, Field(ge=8, le=2000)] = 180
+    range_max: Annotated[Positive, Field(le=50)] = 5.0
+    scan_noise: NotNegative = 0.0
+    image_width: Annotated[int, Field(ge=16, le=1000)] = 96
+    image_height: Annotated[int, Field(ge=16, le=1000)] = 64
+    horizontal_fov: Annotated[Positive, Field(le=150)] = 100.0
+
+
+@dataclass(config=_STRICT, frozen=True)
 class RobotContract:
     """One robot. See the module and docs/contract.md.
 
@@ -182,6 +199,7 @@ class RobotContract:
     frames: Frames = Field(default_factory=Frames)
     sensors: Sensors = Field(default_factory=Sensors)
     objects: dict[Words, ObjectAppearance] = Field(default_factory=dict)
+    simulation: SimulatedSensors = Field(default_factory=SimulatedSensors)
 
     @model_validator(mode="after")
     def _consistent(self) -> RobotContract:

@@ -21,7 +21,7 @@ from llmagent_ros.policy.logs import LoggedStep, write_log
 @pytest.mark.parametrize(
     ("words", "problem"),
     [
-        (["--robot", "nope"], "unknown robot contract 'nope'; valid: sim_diffdrive"),
+        (["--robot", "nope"], "unknown robot contract 'nope'; valid: sim_diffdrive, sim_scout"),
         (
             ["--environments", "explore", "nope"],
             "unknown environment 'nope'; valid: Acrobot-v1, CartPole-v1, FrozenLake-v1, LunarLander-v3, Taxi-v4, "

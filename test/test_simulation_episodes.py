@@ -232,7 +232,8 @@ def test_ends_with_a_reason(env: gymnasium.Env) -> None:
     while not (terminated or truncated):
         _, _, terminated, truncated, info = env.step(0)
     assert terminated and not truncated
-    assert info in ({"success": False, "reason": "collision"}, {"success": True, "reason": "reached"})
+    assert (info["success"], info["reason"]) in ((False, "collision"), (True, "reached"))
+    assert (info["spl"] > 0) is info["success"]
 
 
 def test_unknown_arguments_are_named() -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from llmagent_ros import config
 from llmagent_ros.contract import load_contract, wrap_angle
-from llmagent_ros.simulation.physics import CAMERA_FORWARD, Physics, SensorConfig
+from llmagent_ros.simulation.physics import CAMERA_FORWARD, Physics
 from llmagent_ros.simulation.world import Body, World, WorldConfig
 from llmagent_ros.types import CameraImage, Velocity
 
@@ -21,7 +21,7 @@ ROOM = config.build(WorldConfig, {"world": "room", "size": [8.0, 5.0]}, "room")
 
 @pytest.fixture(scope="module")
 def physics() -> Iterator[Physics]:
-    made = Physics(CONTRACT, SensorConfig())
+    made = Physics(CONTRACT)
     yield made
     made.close()
 
@@ -151,7 +151,7 @@ def test_camera_shows_an_object_where_geometry_says(physics: Physics, name: str,
 
 def test_intrinsics_are_those_of_the_field_of_view(physics: Physics) -> None:
     place(physics)
-    image, sensors = physics.read(1.0).image, SensorConfig()
+    image, sensors = physics.read(1.0).image, CONTRACT.simulation
     assert image.rgb.shape == (sensors.image_height, sensors.image_width, 3)
     assert 2 * math.degrees(math.atan(image.cx / image.fx)) == pytest.approx(sensors.horizontal_fov)
     assert (image.fy, image.cy) == (image.fx, sensors.image_height / 2)
@@ -185,6 +185,55 @@ def test_driving_into_anything_touches_it(physics: Physics, what: str) -> None:
     hits = [physics.drive(Velocity(0.5), 0.1) for _ in range(40)]
     assert any(hits)
     assert 0.1 * hits.index(True) * 0.5 == pytest.approx(free, abs=0.1)
+
+
+SCOUT = load_contract("sim_scout")
+
+
+@pytest.fixture(scope="module")
+def scout() -> Iterator[Physics]:
+    made = Physics(SCOUT)
+    yield made
+    made.close()
+
+
+@pytest.mark.parametrize("phrase", ["forward", "turn left", "curve right", "back"])
+def test_a_scaled_robot_moves_as_commanded(scout: Physics, phrase: str) -> None:
+    place(scout)
+    command = SCOUT.command(phrase)
+    for _ in range(3):
+        assert not scout.drive(command, SCOUT.control_period)
+    x, y, yaw = scout.pose()
+    odometry = scout.read(1.0).odometry
+    assert yaw == pytest.approx(wrap_angle(command.angular * 3 * SCOUT.control_period), abs=0.15)
+    if not command.angular:
+        assert x == pytest.approx(command.linear * 3 * SCOUT.control_period, abs=0.05)
+    assert (odometry.x, odometry.y) == (pytest.approx(x, abs=0.05), pytest.approx(y, abs=0.05))
+    assert odometry.linear == pytest.approx(command.linear, abs=0.05)
+
+
+def test_a_scaled_robot_touches_at_its_own_radius(scout: Physics) -> None:
+    place(scout, (3.0, 0.0, 0.0))
+    hits = [scout.drive(Velocity(0.3), 0.1) for _ in range(60)]
+    assert any(hits)
+    assert 0.03 * hits.index(True) == pytest.approx(4.0 - 3.0 - SCOUT.footprint_radius, abs=0.08)
+    assert SCOUT.sensors.camera is not None
+    assert SCOUT.sensors.camera.x == pytest.approx(CAMERA_FORWARD * SCOUT.footprint_radius / 0.17, abs=0.005)
+
+
+def test_its_scanner_is_its_own(scout: Physics) -> None:
+    place(scout, (0.5, -0.2, 0.3))
+    scan, again = scout.read(1.0).scan, scout.read(1.1).scan
+    angles = 0.3 + scan.angle_min + scan.angle_increment * np.arange(len(scan.ranges))
+    true = to_walls(0.5, -0.2, angles)
+    near = true < scan.range_max - 0.2
+    assert len(scan.ranges) == 90 and scan.range_max == 4.0
+    assert np.isinf(scan.ranges[true > scan.range_max + 0.2]).all()
+    errors = scan.ranges[near] - true[near]
+    assert 0.01 < errors.std() < 0.03 and abs(errors.mean()) < 0.01
+    assert not np.array_equal(scan.ranges[near], again.ranges[near])
+    place(scout, (0.5, -0.2, 0.3))
+    assert np.array_equal(scout.read(1.0).scan.ranges, scan.ranges), "the same in the same world"
 
 
 def test_close_twice() -> None:

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from llmagent_ros.contract import load_contract
-from llmagent_ros.simulation.physics import Readings, SensorConfig
+from llmagent_ros.simulation.physics import Readings
 from llmagent_ros.simulation.route import Route
 from llmagent_ros.simulation.simulator import Simulator
 from llmagent_ros.simulation.task import load_task
@@ -48,8 +48,8 @@ class NavigateEnv(gym.Env[Observation, np.int64]):
             raise ValueError(f"render_mode {render_mode!r}; valid: None, {self.metadata['render_modes']}")
         self.render_mode = render_mode
         self.contract = load_contract(robot)
-        sensors = SensorConfig()
-        self.simulator = Simulator(self.contract, load_task(task), sensors=sensors)
+        sensors = self.contract.simulation
+        self.simulator = Simulator(self.contract, load_task(task))
         self._readings: Readings | None = None
         self._path: list[tuple[float, float]] = []  # true positions, m
         size = (sensors.image_height, sensors.image_width, 3)

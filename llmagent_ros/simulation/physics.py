@@ -20,9 +20,10 @@ with quiet():  # it prints when it was built
     from pybullet_utils.bullet_client import BulletClient
 
 PHYSICS_RATE = 240.0  # Hz, Bullet's recommended step for wheeled contact
-WHEEL_RADIUS, WHEEL_SEPARATION = 0.05, 0.26  # m, as in sim/urdf/diffdrive.urdf
+# m, as in sim/urdf/diffdrive.urdf; a robot of another footprint is that one, scaled
+RADIUS, WHEEL_RADIUS, WHEEL_SEPARATION = 0.17, 0.05, 0.26
+SCAN_HEIGHT, CAMERA_HEIGHT, CAMERA_FORWARD = 0.18, 0.2, 0.1
 WHEEL_TORQUE = 4.0  # N m
-SCAN_HEIGHT, CAMERA_HEIGHT, CAMERA_FORWARD = 0.18, 0.2, 0.1  # m, as in the URDF
 _WALL_HEIGHT, _WALL_THICKNESS = 0.6, 0.1
 _GREY, _WALL_COLOUR = (0.55, 0.55, 0.55, 1.0), (0.75, 0.75, 0.72, 1.0)
 COLOURS = {
@@ -42,17 +43,6 @@ class Readings:
     image: CameraImage
 
 
-@dataclass(frozen=True)
-class SensorConfig:
-    """Simulated sensors: rays of the scan, its range m, image size in pixels, horizontal field of view degrees."""
-
-    rays: int = 180
-    range_max: float = 5.0
-    image_width: int = 96
-    image_height: int = 64
-    horizontal_fov: float = 100.0
-
-
 class Physics:
     """One robot in one world at a time.
 
@@ -60,9 +50,12 @@ class Physics:
         gui: opens PyBullet's window; needs a display.
     """
 
-    def __init__(self, contract: RobotContract, sensors: SensorConfig | None = None, *, gui: bool = False) -> None:
+    def __init__(self, contract: RobotContract, *, gui: bool = False) -> None:
         self._contract = contract
-        self._sensors = sensors or SensorConfig()
+        self._sensors = contract.simulation
+        self._scale = contract.footprint_radius / RADIUS
+        self._wheel_radius, self._wheel_separation = WHEEL_RADIUS * self._scale, WHEEL_SEPARATION * self._scale
+        self._noise = np.random.default_rng(0)
         with quiet():
             self._bullet: Any = BulletClient(connection_mode=pybullet.GUI if gui else pybullet.DIRECT)
         self._urdf = _urdf_path()
@@ -80,6 +73,7 @@ class Physics:
     def load(self, config: WorldConfig, world: World) -> None:
         """Empties the simulator and builds `world` with the robot at its start."""
         bullet = self._bullet
+        self._noise = np.random.default_rng(round(1e6 * abs(world.start[0])))  # the same in the same world
         bullet.resetSimulation()
         bullet.setTimeStep(1.0 / PHYSICS_RATE)
         bullet.setGravity(0, 0, -9.81)
@@ -93,14 +87,14 @@ class Physics:
 
     def drive(self, command: Velocity, duration: float) -> bool:
         """Holds a velocity command for `duration` s; True as soon as the robot has hit something."""
-        left = (command.linear - command.angular * WHEEL_SEPARATION / 2) / WHEEL_RADIUS
-        right = (command.linear + command.angular * WHEEL_SEPARATION / 2) / WHEEL_RADIUS
+        left = (command.linear - command.angular * self._wheel_separation / 2) / self._wheel_radius
+        right = (command.linear + command.angular * self._wheel_separation / 2) / self._wheel_radius
         self._bullet.setJointMotorControlArray(
             self._robot,
             self._wheels,
             pybullet.VELOCITY_CONTROL,
             targetVelocities=[left, right],
-            forces=[WHEEL_TORQUE, WHEEL_TORQUE],
+            forces=[WHEEL_TORQUE * self._scale**4] * 2,  # mass grows by the third power, the lever by the first
         )
         for step in range(round(duration * PHYSICS_RATE)):
             self._bullet.stepSimulation()
@@ -142,13 +136,16 @@ class Physics:
         x, y, yaw = self.pose()
         turn = np.array([[math.cos(yaw), math.sin(yaw)], [-math.sin(yaw), math.cos(yaw)]])
         directions = self._ray_directions @ turn
-        start = np.full((self._sensors.rays, 3), (x, y, SCAN_HEIGHT))
+        start = np.full((self._sensors.rays, 3), (x, y, SCAN_HEIGHT * self._scale))
         end = start.copy()
         end[:, :2] += directions * self._sensors.range_max
         hits = self._bullet.rayTestBatch(start.tolist(), end.tolist())
         fraction = np.array([hit[2] for hit in hits])
         missed = np.array([hit[0] < 0 for hit in hits])
-        ranges = np.where(missed, np.inf, fraction * self._sensors.range_max).astype(np.float32)
+        measured = fraction * self._sensors.range_max
+        if self._sensors.scan_noise:
+            measured = np.maximum(measured + self._noise.normal(0.0, self._sensors.scan_noise, len(measured)), 0.0)
+        ranges = np.where(missed, np.inf, measured).astype(np.float32)
         return LaserScan(
             stamp, -math.pi, 2 * math.pi / self._sensors.rays, ranges, 0.05, self._sensors.range_max
         )
@@ -156,8 +153,9 @@ class Physics:
     def _image(self, stamp: float) -> CameraImage:
         x, y, yaw = self.pose()
         width, height = self._sensors.image_width, self._sensors.image_height
-        eye = (x + CAMERA_FORWARD * math.cos(yaw), y + CAMERA_FORWARD * math.sin(yaw), CAMERA_HEIGHT)
-        ahead = (eye[0] + math.cos(yaw), eye[1] + math.sin(yaw), CAMERA_HEIGHT)
+        forward, up = CAMERA_FORWARD * self._scale, CAMERA_HEIGHT * self._scale
+        eye = (x + forward * math.cos(yaw), y + forward * math.sin(yaw), up)
+        ahead = (eye[0] + math.cos(yaw), eye[1] + math.sin(yaw), up)
         vertical_fov = math.degrees(2 * math.atan(height / 2 / self._focal))
         _, _, rgba, _, _ = self._bullet.getCameraImage(
             width,
@@ -173,24 +171,25 @@ class Physics:
 
     def _read_odometry(self, stamp: float) -> Odometry:
         rates = np.array([self._bullet.getJointState(self._robot, wheel)[1] for wheel in self._wheels])
-        linear = WHEEL_RADIUS * float(rates.sum()) / 2
-        angular = WHEEL_RADIUS * float(rates[1] - rates[0]) / WHEEL_SEPARATION
+        linear = self._wheel_radius * float(rates.sum()) / 2
+        angular = self._wheel_radius * float(rates[1] - rates[0]) / self._wheel_separation
         x, y, yaw = self._odometry.tolist()
         return Odometry(stamp, x, y, math.atan2(math.sin(yaw), math.cos(yaw)), linear, angular)
 
     def _integrate_odometry(self) -> None:
         """Dead reckoning from the wheel angles, as a real base does it; slip makes it drift."""
         angles = np.array([self._bullet.getJointState(self._robot, wheel)[0] for wheel in self._wheels])
-        left, right = (angles - self._wheel_angles) * WHEEL_RADIUS
+        left, right = (angles - self._wheel_angles) * self._wheel_radius
         self._wheel_angles = angles
-        distance, turned = (left + right) / 2, (right - left) / WHEEL_SEPARATION
+        distance, turned = (left + right) / 2, (right - left) / self._wheel_separation
         heading = self._odometry[2] + turned / 2
         self._odometry += (distance * math.cos(heading), distance * math.sin(heading), turned)
 
     def _spawn_robot(self, start: tuple[float, float, float]) -> None:
         bullet = self._bullet
         orientation = bullet.getQuaternionFromEuler((0, 0, start[2]))
-        self._robot = bullet.loadURDF(str(self._urdf), (start[0], start[1], 0.002), orientation)
+        place = (start[0], start[1], 0.002)
+        self._robot = bullet.loadURDF(str(self._urdf), place, orientation, globalScaling=self._scale)
         links = {
             bullet.getJointInfo(self._robot, j)[1].decode(): j for j in range(bullet.getNumJoints(self._robot))
         }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from llmagent_ros.contract import RobotContract
-from llmagent_ros.simulation.physics import Physics, Readings, SensorConfig
+from llmagent_ros.simulation.physics import Physics, Readings
 from llmagent_ros.simulation.task import TaskConfig, judge
 from llmagent_ros.simulation.world import World, WorldConfig, draw_world, load_world
 from llmagent_ros.types import Outcome, Velocity
@@ -24,11 +24,10 @@ class Simulator:
         task: TaskConfig,
         *,
         seed: int = 0,
-        sensors: SensorConfig | None = None,
         gui: bool = False,
     ) -> None:
         self._contract = contract
-        self._physics = Physics(contract, sensors, gui=gui)
+        self._physics = Physics(contract, gui=gui)
         self._seed = seed
         self._drawn = 0
         self.set_task(task)
