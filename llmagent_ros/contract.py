@@ -225,6 +225,23 @@ class RobotContract:
         nearest = min(self.actions, key=lambda phrase: distance(self.actions[phrase]))
         return nearest if distance(self.actions[nearest]) <= distance(ActionCommand()) else None
 
+    def meaning(self, other: RobotContract) -> dict[str, str]:
+        """Of each phrase of another contract, in its order, the phrase here that does the same on this robot.
+
+        Speeds are compared as shares of the fastest phrase of each robot, so that a slow robot's "ahead" means a fast
+        one's "forward".
+        """
+        own = {phrase: self._effect(phrase) for phrase in self.actions}
+        return {
+            phrase: min(own, key=lambda known: math.dist(own[known], other._effect(phrase))) for phrase in other.actions
+        }
+
+    def _effect(self, phrase: str) -> tuple[float, float]:
+        actions = self.actions.values()
+        fastest = max(abs(action.linear) for action in actions), max(abs(action.angular) for action in actions)
+        action = self.actions[phrase]
+        return action.linear / (fastest[0] or 1.0), action.angular / (fastest[1] or 1.0)
+
     def refusal(self, instruction: str) -> str:
         """Why the robot cannot carry out an instruction; empty when it can. A robot without objects takes any."""
         if not instruction:

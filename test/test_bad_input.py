@@ -94,7 +94,7 @@ def refused(graph: Graph, process: Process) -> str:
     ("parameters", "problem"),
     [
         ({"robot": "sim_diffdriv"}, "unknown robot contract 'sim_diffdriv'; valid: sim_diffdrive, sim_scout"),
-        ({"robot": "/no/such/robot.yaml"}, "unknown robot contract '/no/such/robot.yaml'; valid: sim_diffdrive, sim_scout"),
+        ({"robot": "/no/such/robot.yaml"}, "unknown robot contract '/no/such/robot.yaml'; valid: sim_diffdrive"),
         ({"mode": "fast"}, "mode: Input should be 'lockstep' or 'realtime' (got 'fast')"),
         ({"mode": 3}, "mode: Input should be 'lockstep' or 'realtime' (got 3)"),
         ({"decision_timeout": -1.0}, "decision_timeout: Input should be greater than 0 (got -1.0)"),

@@ -21,7 +21,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser: argparse.ArgumentParser = subparsers.add_parser(
         "bench", help=HELP, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("name", metavar="NAME", help="cartpole, navigate, speed or quick")
+    parser.add_argument("name", metavar="NAME", help="cartpole, navigate, transfer, speed or quick")
     parser.add_argument("--seeds", type=int, default=5, metavar="N", help="0 to N-1 (default: %(default)s)")
     parser.add_argument("--steps", type=int, metavar="N", help="of the environment, at most (default: the bench's)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="default: benchmarks/results/NAME.json")

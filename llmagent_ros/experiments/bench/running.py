@@ -14,7 +14,7 @@ from typing import Any, Protocol
 from llmagent_ros.errors import UnknownNameError
 from llmagent_ros.experiments.bench.results import Figure, Results
 
-NAMES = ("cartpole", "navigate", "speed")
+NAMES = ("cartpole", "navigate", "transfer", "speed")
 
 
 class Bench(Protocol):

@@ -1,0 +1,119 @@
+"""What a trained navigation policy loses when things change that it was not trained on.
+
+The words for its actions, those of its instruction, and the robot.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from llmagent_ros.config import read_yaml, share_dir
+from llmagent_ros.contract import contract_path, load_contract
+from llmagent_ros.errors import ConfigError
+from llmagent_ros.experiments import runs
+from llmagent_ros.experiments.bench.learning import Say
+from llmagent_ros.experiments.bench.results import OURS, Figure, Results, entries
+from llmagent_ros.experiments.environments import DEFAULT_ROBOT, EnvironmentSpec
+from llmagent_ros.experiments.evaluation import HELD_OUT_SEED, EpisodeResult, evaluate
+from llmagent_ros.policy.grounding import Grounding
+
+ENVIRONMENT, SECOND_ROBOT = "navigate", "sim_scout"
+STEPS = 20_000
+WORLDS = 100
+WORLDS_OF_A_WORDING = 4
+
+FIGURES = (
+    Figure("synonym_loss", "points", "of success lost under unseen synonyms of the action phrases", 5, 10, True),
+    Figure("wording_loss", "points", "under 50 unseen wordings of the instruction", 5, 10, True),
+    Figure("second_robot_share", "share", "of the first robot's success on another one, untrained", 0.90, 0.80),
+    Figure("success", "share", "of the trained policy, in its own words, on its own robot"),
+)
+Choose = Callable[[Sequence[str]], list[int]]
+
+
+def words() -> dict[str, Any]:
+    """The unseen words: synonyms, a list of vocabularies; wordings of the instruction."""
+    text = files("llmagent_ros.experiments.bench").joinpath("transfer_words.yaml").read_text(encoding="utf-8")
+    content: dict[str, Any] = yaml.safe_load(text)
+    return content
+
+
+def configuration(steps: int) -> dict[str, Any]:
+    """What the results depend on besides the code."""
+    config = runs.make_config(ENVIRONMENT, {"steps": steps}, "bench transfer")
+    return {"train": dataclasses.asdict(config), "worlds": WORLDS, "words": words()}
+
+
+def methods() -> list[str]:
+    return [OURS]
+
+
+def ablations() -> list[str]:
+    return []
+
+
+def measure(method: str, seed: int, steps: int, scratch: Path, say: Say) -> dict[str, Any]:
+    """Trains one seed (or takes the run that is there) and measures it under each change."""
+    out = scratch / f"transfer-{seed}"
+    runs.train(runs.make_config(ENVIRONMENT, {"steps": steps, "seed": seed}, "bench transfer"), out)
+    choose = runs.SavedPolicy(out).choose
+    told: dict[str, Any] = {"own": _success(EnvironmentSpec(ENVIRONMENT), choose, WORLDS)}
+    say(f"own words and robot: success {told['own']:.2f}")
+    told["second_robot"] = _success(EnvironmentSpec(ENVIRONMENT, SECOND_ROBOT), choose, WORLDS)
+    say(f"second robot: success {told['second_robot']:.2f}")
+    told["synonyms"] = [_with_synonyms(each, choose, scratch) for each in words()["synonyms"]]
+    say(f"synonyms: success {told['synonyms']}")
+    told["wordings"] = [_with_wording(n, each, choose, scratch) for n, each in enumerate(words()["wordings"])]
+    say(f"wordings: success {told['wordings']}")
+    return told
+
+
+def _success(spec: EnvironmentSpec, choose: Choose, worlds: int, first: int = HELD_OUT_SEED) -> float:
+    results: list[EpisodeResult] = evaluate(spec, choose, worlds, first)
+    return sum(result.success for result in results) / len(results)
+
+
+def _with_synonyms(phrases: Sequence[str], choose: Choose, scratch: Path) -> float:
+    """On a robot whose contract calls its actions otherwise; what each means is told by what it does."""
+    plain = read_yaml(contract_path(DEFAULT_ROBOT))
+    plain["actions"] = dict(zip(phrases, plain["actions"].values(), strict=True))
+    path = scratch / f"synonyms-{phrases[0].replace(' ', '-')}.yaml"
+    path.write_text(yaml.safe_dump(plain, sort_keys=False), encoding="utf-8")
+    own = load_contract(DEFAULT_ROBOT)
+    grounding = Grounding(own.phrases, own.meaning(load_contract(str(path))))
+
+    def grounded(scenes: Sequence[str]) -> list[int]:
+        return [grounding.action(action) for action in choose([grounding.scene(scene) for scene in scenes])]
+
+    return _success(EnvironmentSpec(ENVIRONMENT, str(path)), grounded, WORLDS)
+
+
+def _with_wording(number: int, wording: str, choose: Choose, scratch: Path) -> float:
+    task = read_yaml(share_dir() / "config" / "tasks" / f"{ENVIRONMENT}.yaml")
+    task["instructions"] = [wording]
+    path = scratch / f"wording-{number}.yaml"
+    path.write_text(yaml.safe_dump(task, sort_keys=False), encoding="utf-8")
+    first = HELD_OUT_SEED + number * WORLDS_OF_A_WORDING  # together the worlds of 200 seeds
+    return _success(EnvironmentSpec(str(path)), choose, WORLDS_OF_A_WORDING, first)
+
+
+def draw(results: Results, path: Path) -> None:
+    raise ConfigError("bench transfer has no learning curves to draw")
+
+
+def read(results: Results) -> tuple[dict[str, dict[str, Any]], dict[str, dict[str, Any]]]:
+    """Figures as `Results.write` takes them; there are no peers."""
+    values: dict[str, list[float | None]] = {figure.key: [] for figure in FIGURES}
+    for each in results.of(OURS):
+        own = each["own"]
+        for key in ("synonyms", "wordings"):
+            values[f"{key[:-1]}_loss"].append(100 * (own - sum(each[key]) / len(each[key])))
+        values["second_robot_share"].append(each["second_robot"] / own if own else None)
+        values["success"].append(own)
+    return entries(FIGURES, values), {}

@@ -1,0 +1,46 @@
+"""Other words for the actions that a policy has learned."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+
+from llmagent_ros.errors import ConfigError
+
+_HISTORY = re.compile(r"did ([^.]*)\.")
+
+
+class Grounding:
+    """Lets a policy that has learned one vocabulary act in another.
+
+    What was done is told in the words that it knows, and what it chooses is said in those that are spoken.
+
+    Args:
+        known: the phrases of the policy, by index.
+        meaning: of each spoken phrase, in order, the known one that does the same (e.g. `RobotContract.meaning`).
+
+    Raises:
+        ConfigError: a meaning is not known, or a known phrase cannot be said.
+    """
+
+    def __init__(self, known: Sequence[str], meaning: Mapping[str, str]) -> None:
+        self._meaning = dict(meaning)
+        foreign = sorted(set(meaning.values()) - set(known))
+        if foreign:
+            raise ConfigError(f"meaning {foreign[0]!r} is none of the known phrases: {', '.join(known)}")
+        unsaid = [phrase for phrase in known if phrase not in meaning.values()]
+        if unsaid:
+            raise ConfigError(f"nothing that is spoken means {unsaid[0]!r}; spoken: {', '.join(meaning)}")
+        spoken = list(meaning)
+        self._spoken = [next(i for i, word in enumerate(spoken) if meaning[word] == phrase) for phrase in known]
+
+    def scene(self, text: str) -> str:
+        """A scene with the history in known phrases."""
+        return _HISTORY.sub(self._translate, text)
+
+    def action(self, known: int) -> int:
+        """The index of the spoken phrase for the known phrase of an index."""
+        return self._spoken[known]
+
+    def _translate(self, found: re.Match[str]) -> str:
+        return f"did {', '.join(self._meaning.get(word, word) for word in found.group(1).split(', '))}."

@@ -1,0 +1,74 @@
+"""Other words and other robots: what each phrase means is told by what it does."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from llmagent_ros import config
+from llmagent_ros.contract import RobotContract, contract_path, load_contract
+from llmagent_ros.errors import ConfigError
+from llmagent_ros.experiments.bench import transfer
+from llmagent_ros.experiments.bench.results import Results
+from llmagent_ros.policy.grounding import Grounding
+from llmagent_ros.simulation.task import load_task
+
+ROBOT = load_contract("sim_diffdrive")
+
+
+def renamed(phrases: list[str]) -> RobotContract:
+    plain = yaml.safe_load(contract_path("sim_diffdrive").read_text())
+    plain["actions"] = dict(zip(phrases, plain["actions"].values(), strict=True))
+    return config.build(RobotContract, plain, "test")
+
+
+@pytest.mark.parametrize("phrases", transfer.words()["synonyms"])
+def test_synonyms_mean_what_they_do(phrases: list[str]) -> None:
+    assert list(ROBOT.meaning(renamed(phrases)).items()) == list(zip(phrases, ROBOT.phrases, strict=True))
+
+
+def test_a_slow_robot_means_the_same_by_the_same_words() -> None:
+    scout = load_contract("sim_scout")
+    assert all(phrase == meaning for phrase, meaning in ROBOT.meaning(scout).items())
+
+
+def test_scenes_and_choices_are_translated() -> None:
+    grounding = Grounding(("forward", "back", "turn left"), {"retreat": "back", "rotate": "turn left", "go": "forward"})
+    scene = "go to the red ball. red ball ahead at 1.0. did go, retreat, rotate."
+    assert grounding.scene(scene) == "go to the red ball. red ball ahead at 1.0. did forward, back, turn left."
+    assert grounding.scene("clear. did nothing.") == "clear. did nothing."
+    assert [grounding.action(n) for n in range(3)] == [2, 0, 1]
+
+
+@pytest.mark.parametrize(
+    ("meaning", "problem"),
+    [
+        ({"go": "fly", "x": "back"}, "'fly' is none of the known"),
+        ({"go": "forward"}, "nothing that is spoken means 'back'"),
+    ],
+)
+def test_what_cannot_be_translated_is_refused(meaning: dict[str, str], problem: str) -> None:
+    with pytest.raises(ConfigError, match=problem):
+        Grounding(("forward", "back"), meaning)
+
+
+def test_the_words_are_unseen() -> None:
+    words = transfer.words()
+    known = {*load_task("explore").instructions, *load_task("navigate").instructions}
+    assert len(words["wordings"]) == len(set(words["wordings"])) == 50
+    assert not known & set(words["wordings"]) and all("{object}" in wording for wording in words["wordings"])
+    spoken = [phrase for phrases in words["synonyms"] for phrase in phrases]
+    assert len(spoken) == len(set(spoken)) == 30 and not set(spoken) & set(ROBOT.phrases)
+    for wording in words["wordings"]:  # as the task of a scene, on any robot
+        assert ROBOT.refusal(wording.format(object="red ball")) == ""
+
+
+def test_losses_are_points_and_shares(tmp_path: Path) -> None:
+    results = Results(tmp_path / "results.json", "transfer", {})
+    results.add("llmagent", 0, {"own": 0.9, "second_robot": 0.72, "synonyms": [0.9, 0.8], "wordings": [0.5, 1.0]})
+    figures, peers = transfer.read(results)
+    assert figures["synonym_loss"]["value"] == pytest.approx(5.0) and peers == {}
+    assert figures["wording_loss"]["value"] == pytest.approx(15.0)
+    assert figures["second_robot_share"]["value"] == pytest.approx(0.8)
