@@ -31,7 +31,7 @@ def batch(size: int = 7) -> Tensor:
 
 def test_heads_are_separate_networks() -> None:
     made, x = critic(), batch()
-    state = list(made.state().values())  # weight, bias, scale, shift, ... in order
+    state = [t for name, t in made.state().items() if name.startswith("net.")]  # weight, bias, scale, shift, ...
     expected = []
     for head in range(TINY.heads):
         y = x
@@ -43,6 +43,18 @@ def test_heads_are_separate_networks() -> None:
     torch.testing.assert_close(made.values(x), torch.stack(expected).mean(0))
     assert made(x).shape == (3, 7, 2)
     torch.testing.assert_close(made(x, torch.tensor([2, 0])), torch.stack([expected[2], expected[0]]))
+
+
+def test_standardised_features_are_what_the_heads_see() -> None:
+    made, x = critic(), batch(50) * torch.tensor([1.0, 10.0, 0.1, 2.0, 0.0]) + 3.0
+    plain = critic()
+    made.standardise(x, floor=0.01)
+    variance = x.var(0, unbiased=False)
+    seen = (x - x.mean(0)) / (variance + 0.01 * variance.mean()).sqrt()
+    torch.testing.assert_close(made(x), plain(seen), rtol=0.0, atol=1e-5)
+    assert 0.9 < seen.std(0)[1] < 1.05 and seen.std(0)[2] < 0.4 and seen.std(0)[4] == 0
+    again = build_critic(made.state())
+    torch.testing.assert_close(again(x), made(x))
 
 
 def test_gradients_are_those_of_finite_differences() -> None:

@@ -20,7 +20,7 @@ from llmagent_ros.bundle import load_bundle
 from llmagent_ros.errors import DivergenceError, LlmAgentError, ModelError, StoreError
 from llmagent_ros.learning.rl import checkpoint
 from llmagent_ros.learning.rl.config import LearnerConfig
-from llmagent_ros.learning.rl.critic import CriticConfig
+from llmagent_ros.learning.rl.critic import CriticConfig, build_critic
 from llmagent_ros.learning.rl.learner import Learner
 from llmagent_ros.learning.rl.replay import Replay
 from llmagent_ros.optimiser_state import part
@@ -33,6 +33,7 @@ NAMES = ("one", "two", "three", "four", "five", "six")
 SETTINGS: dict[str, Any] = {
     "warmup": 20, "batch_size": 32, "actor_every": 5, "actor_batch": 8, "gamma": 0.9, "n_step": 2, "beta": 0.05,
     "learning_rate": 3e-3, "target_rate": 0.05, "actor_learning_rate": 1e-2, "critic": CriticConfig(heads=3, width=32),
+    "feature_floor": None,
 }  # fmt: skip
 
 
@@ -120,7 +121,8 @@ def test_updates_change_critic_and_adapter_and_nothing_else(bench: Bench) -> Non
         stats = learner.update()
         assert set(stats) == {"critic_loss", "value"}
     assert same(model.adapter_state(), adapter), "no update of the adapter was due"
-    assert not any(torch.equal(critic[n], t) for n, t in learner.critic.state().items())
+    heads = {n: t for n, t in learner.critic.state().items() if n.startswith("net.")}
+    assert not any(torch.equal(critic[n], t) for n, t in heads.items())
     stats = learner.update()
     assert {"actor_loss", "agreement", "kl"} <= set(stats)
     assert all(math.isfinite(value) for value in stats.values())
@@ -184,6 +186,28 @@ def test_the_target_is_a_moving_average_of_the_critic(bench: Bench, tmp_path: Pa
     target = part(everything(learner, tmp_path / "checkpoint")[0], "target")
     for name, tensor in expected.items():
         torch.testing.assert_close(target[name], tensor)
+
+
+def test_features_are_standardised_once_when_learning_begins(bench: Bench, tmp_path: Path) -> None:
+    learner = bench.fed(feature_floor=0.1, warmup=60)
+    learner.update()
+    batch = learner.replay.at(range(60), 1, 0.9)
+    features = torch.from_numpy(learner.replay.features(batch.scene_id))
+    variance = features.var(0, unbiased=False)
+    shift, scale = (features.mean(0), (variance + 0.1 * variance.mean()).rsqrt())
+    learner.observe(experience(40, run="later"))
+    prepare(learner)
+    learner.update()
+    learner.save(tmp_path / "checkpoint")
+    tensors = load_file(tmp_path / "checkpoint" / checkpoint.TENSORS)
+    for critic in ("critic", "target", "average"):
+        torch.testing.assert_close(tensors[f"{critic}/shift"], shift)
+        torch.testing.assert_close(tensors[f"{critic}/scale"], scale)
+    learner.export(tmp_path / "bundle")
+    bundle = load_bundle(tmp_path / "bundle")
+    assert bundle.critic is not None
+    values = build_critic(bundle.critic).values(features)
+    torch.testing.assert_close(values, learner.average.values(features))
 
 
 def test_the_average_begins_as_the_mean_and_then_forgets(bench: Bench, tmp_path: Path) -> None:
@@ -426,7 +450,7 @@ import numpy as np
 sys.path.insert(0, sys.argv[1])
 from models_support import tiny_language_model
 from llmagent_ros.bundle import load_bundle
-from llmagent_ros.learning.rl.critic import build_critic
+from llmagent_ros.learning.rl.critic import CriticConfig, build_critic
 from llmagent_ros.policy.text_policy import TextPolicy
 bundle = load_bundle(Path(sys.argv[3]))
 model = tiny_language_model(Path(sys.argv[2]), tuple(bundle.meta["phrases"]), seed=123)

@@ -31,6 +31,8 @@ class LearnerConfig:
         lesson_share: share of the adapter's updates with lessons before the scene, so that it reads scenes alike
             with and without them.
         kl_weight: of KL(adapter || deployed adapter). clone_weight: of imitating demonstrations.
+        feature_floor: how much the critic equalises the spread of its features when it begins to learn; see
+            `Critic.standardise`. None leaves them as the base gives them.
         cache_features: False computes them again for every batch; only to measure what keeping them is worth.
         max_gradient: norm at which gradients are clipped. max_loss: a critic loss beyond it is divergence.
     """
@@ -51,6 +53,7 @@ class LearnerConfig:
     lesson_share: Share = 0.5
     kl_weight: Annotated[float, Field(ge=0)] = 0.1
     clone_weight: Annotated[float, Field(ge=0)] = 0.5
+    feature_floor: Annotated[float, Field(gt=0)] | None = 0.05
     cache_features: bool = True
     max_gradient: Positive = 10.0
     max_loss: Positive = 1e4

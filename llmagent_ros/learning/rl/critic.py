@@ -70,6 +70,10 @@ class Critic(nn.Module):
             size = width
         layers.append(_EnsembleLinear(heads, size, actions))
         self.net = nn.Sequential(*layers)
+        self.shift: Tensor
+        self.scale: Tensor
+        self.register_buffer("shift", torch.zeros(features))
+        self.register_buffer("scale", torch.ones(features))
         with torch.no_grad():  # start near zero, so that untrained heads leave the choice to the language model
             last = self.net[-1]
             assert isinstance(last, _EnsembleLinear)
@@ -78,10 +82,20 @@ class Critic(nn.Module):
     def forward(self, features: Tensor, heads: Tensor | None = None) -> Tensor:
         """(B, features) -> (heads, B, actions): of all heads, or of the chosen ones alone, (k,) -> (k, B, actions)."""
         count = self.config.heads if heads is None else len(heads)
-        x = features.float().expand(count, *features.shape)
+        x = ((features.float() - self.shift) * self.scale).expand(count, *features.shape)
         for layer in self.net:
             x = layer(x) if isinstance(layer, nn.SiLU) else layer(x, heads)
         return x
+
+    @torch.no_grad()
+    def standardise(self, features: Tensor, floor: float) -> None:
+        """Scales what the heads see by the spread of some features, (N, features): (x - mean) / sqrt(var + floor v).
+
+        v is the mean variance: what varies much less than the rest may be noise, and is not blown up to its size.
+        """
+        variance = features.var(0, unbiased=False)
+        self.shift.copy_(features.mean(0))
+        self.scale.copy_((variance + floor * variance.mean()).clamp(min=1e-12).rsqrt())
 
     @torch.inference_mode()
     def values(self, features: Tensor, head: int | None = None) -> Tensor:

@@ -35,6 +35,8 @@ from llmagent_ros.learning.rl.replay import Replay
 from llmagent_ros.optimiser_state import load_optimiser, optimiser_tensors, part
 from llmagent_ros.types import Transition
 
+_STANDARD = 2048  # transitions whose features are the measure of the others
+
 
 class AdaptedModel(Protocol):
     """What the learner needs of the language model; texts are scenes, (B,)."""
@@ -122,12 +124,21 @@ class Learner:
         Raises:
             DivergenceError: a loss or gradient is not finite or too large; critic and adapter are as last exported.
         """
+        if self.updates == 0 and self.config.feature_floor is not None:
+            self._standardise(self.config.feature_floor)
         stats = self._update_critic()
         self.updates += 1
         if self.config.actor_every and self.updates % self.config.actor_every == 0:
             stats |= self._update_actor()
             self.actor_updates += 1
         return stats
+
+    def _standardise(self, floor: float) -> None:
+        """By the first transitions, once and for good: what the heads have learned holds for one scale only."""
+        first = self.replay.at(np.arange(min(len(self.replay), _STANDARD)), 1, self.config.gamma)
+        features = self._features(first.scene_id)
+        for critic in (self.critic, self._target, self.average):
+            critic.standardise(features, floor)
 
     def _update_critic(self) -> dict[str, float]:
         c = self.config
