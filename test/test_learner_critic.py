@@ -45,6 +45,12 @@ def test_heads_are_separate_networks() -> None:
     torch.testing.assert_close(made(x, torch.tensor([2, 0])), torch.stack([expected[2], expected[0]]))
 
 
+def test_one_head_by_any_number() -> None:
+    made, x = critic(), batch()
+    for number in range(7):
+        torch.testing.assert_close(made.values(x, number), made(x)[number % TINY.heads])
+
+
 def test_standardised_features_are_what_the_heads_see() -> None:
     made, x = critic(), batch(50) * torch.tensor([1.0, 10.0, 0.1, 2.0, 0.0]) + 3.0
     plain = critic()

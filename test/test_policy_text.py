@@ -55,6 +55,31 @@ def test_formula_by_hand() -> None:
     assert decision.log_probability == pytest.approx(math.log(by_hand()[chosen]), abs=1e-6)
 
 
+@pytest.mark.parametrize("disagreement", [0.0, 0.5, 2.0])
+def test_one_head_counts_against_the_mean(disagreement: float) -> None:
+    heads = torch.stack([VALUES + 1.0, VALUES.flip(0) - 1.0, VALUES])
+
+    def critic(features: torch.Tensor, head: int | None = None) -> torch.Tensor:
+        chosen = heads.mean(0) if head is None else heads[head % 3]
+        return chosen.expand(len(features), -1)
+
+    policy = TextPolicy(Told())  # type: ignore[arg-type]
+    policy.swap(None, critic, beta=BETA, name="v1", disagreement=disagreement)
+    mean = heads.mean(0)
+    for head in (None, 0, 4):
+        tilt = mean if head is None else mean + disagreement * (heads[head % 3] - mean)
+        expected = (PRIOR.double().log() + tilt.double() / BETA).softmax(-1)
+        decision = policy.decide("scene", np.random.default_rng(0), head=head)
+        assert decision.probabilities.tolist() == pytest.approx(expected.tolist(), abs=1e-6)
+        assert decision.values.tolist() == pytest.approx(tilt.tolist(), abs=1e-6)
+
+
+def test_an_adapter_of_the_mean_times_twice_the_disagreement_is_one_head() -> None:
+    mean, head = torch.tensor([0.1, 0.4, 0.2, 0.3]), torch.tensor([0.3, 0.0, 0.5, 0.1])
+    product = (mean / BETA).log_softmax(-1) + (mean + 2.0 * (head - mean)) / BETA
+    assert torch.allclose(product.softmax(-1), (2.0 * head / BETA).softmax(-1), atol=1e-6)
+
+
 def test_without_a_critic_the_model_alone() -> None:
     decision = told(None).decide("scene", np.random.default_rng(0))
     assert decision.probabilities.tolist() == pytest.approx(PRIOR.tolist())

@@ -92,7 +92,8 @@ class Trainer:
         self.learner = Learner(config.learner, self.replay, self.model, config.seed)
         self.policy = TextPolicy(self.model)
         values = self.learner.average.values if config.critic_acts else None
-        self.policy.swap(None, values, beta=config.learner.beta, name="learning")
+        disagreement = config.learner.disagreement
+        self.policy.swap(None, values, beta=config.learner.beta, name="learning", disagreement=disagreement)
         self.env_steps = 0
         self.episode = 0
         self.stats: dict[str, float] = {}

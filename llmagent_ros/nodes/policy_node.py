@@ -335,7 +335,9 @@ class PolicyNode(ManagedNode):
 
     def _swap(self, new: Deployment) -> None:
         assert self._policy is not None
-        self._policy.swap(new.adapter, new.values, beta=new.beta, name=new.name)
+        self._policy.swap(
+            new.adapter, new.values, beta=new.beta, name=new.name, disagreement=new.disagreement
+        )
 
     def _decide(self, message: Scene, work: Work) -> None:
         assert self._policy is not None

@@ -35,6 +35,7 @@ class Deployment:
     values: Values | None
     beta: float
     name: str
+    disagreement: float = 0.0
 
 
 def read_deployment(
@@ -61,6 +62,9 @@ def read_deployment(
     beta = bundle.meta.get("beta", 1.0)
     if not (isinstance(beta, int | float) and 0.0 < beta < math.inf):
         raise ModelError(f"{path}: beta {beta!r}; valid: a finite number above 0")
+    disagreement = bundle.meta.get("disagreement", 0.0)
+    if not (isinstance(disagreement, int | float) and 0.0 <= disagreement < math.inf):
+        raise ModelError(f"{path}: disagreement {disagreement!r}; valid: a finite number from 0 on")
     try:
         if bundle.adapter is not None:
             model.check_adapter_state(bundle.adapter)
@@ -70,4 +74,4 @@ def read_deployment(
     if critic is not None and (critic.features, critic.actions) != (model.feature_size, len(model.phrases)):
         raise ModelError(f"{path}: its critic is for {critic.features} features and {critic.actions} phrases")
     values = critic.values if critic is not None else None
-    return Deployment(bundle.adapter, values, float(beta), path.name)
+    return Deployment(bundle.adapter, values, float(beta), path.name, float(disagreement))

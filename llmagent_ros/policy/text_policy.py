@@ -13,8 +13,6 @@ from llmagent_ros.errors import DivergenceError
 from llmagent_ros.policy.language_model import LanguageModel
 from llmagent_ros.types import Decision, FloatArray
 
-_DISAGREEMENT = 2.0  # the adapter follows the mean: times 2, the product of both is that of one member by itself
-
 
 class Values(Protocol):
     """Action values (B, phrases) of features (B, feature_size): the mean of an ensemble, or one member's."""
@@ -33,14 +31,23 @@ class TextPolicy:
         self.model = model
         self.adapter = "initial"
         self._values: Values | None = None
-        self._beta = 1.0
+        self._beta, self._disagreement = 1.0, 0.0
 
-    def swap(self, adapter: Mapping[str, Tensor] | None, values: Values | None, *, beta: float, name: str) -> None:
+    def swap(
+        self,
+        adapter: Mapping[str, Tensor] | None,
+        values: Values | None,
+        *,
+        beta: float,
+        name: str,
+        disagreement: float = 0.0,
+    ) -> None:
         """Acts by another adapter and critic from the next decision on.
 
         Args:
             adapter: PEFT tensors, None keeps the present ones. values: None acts without a critic.
             beta: temperature over values, in units of return.
+            disagreement: how much one head of the critic counts against their mean where `decide` is given a head.
 
         Raises:
             ModelError: the adapter does not fit; the policy acts on as before.
@@ -48,6 +55,7 @@ class TextPolicy:
         if adapter is not None:
             self.model.load_adapter_state(adapter)
         self._values, self._beta, self.adapter = values, beta, name
+        self._disagreement = disagreement
 
     def decide(
         self,
@@ -62,9 +70,10 @@ class TextPolicy:
 
         Args:
             rng: one number is drawn from it. greedy: takes the most probable phrase instead.
-            head: acts by what one member of the critic's ensemble holds, modulo their number. One member for a whole
-                episode, another for the next, explores deeply (bootstrapped DQN, Osband et al. 2016): what they
-                disagree on is tried out consistently. None: by their mean.
+            head: member of the critic's ensemble, modulo their number, that counts `disagreement` times against the
+                mean of all. One member for a whole episode, another for the next, explores deeply (bootstrapped DQN,
+                Osband et al. 2016): what they disagree on is tried out consistently. At 2 the product with an adapter
+                that follows the mean is the policy of that member by itself. None: by the mean.
 
         Raises:
             DivergenceError: the model or the critic gives values that are not finite.
@@ -96,8 +105,8 @@ class TextPolicy:
         if self._values is not None:
             features = self.model.features(scenes)
             values = self._values(features).double().cpu()
-            if head is not None:
-                values = values + _DISAGREEMENT * (self._values(features, head).double().cpu() - values)
+            if head is not None and self._disagreement:
+                values = values + self._disagreement * (self._values(features, head).double().cpu() - values)
         logits = log_probs + values / self._beta
         if not bool(logits.isfinite().all()):
             raise DivergenceError(f"adapter {self.adapter}: scores or values that are not finite")

@@ -21,6 +21,9 @@ class LearnerConfig:
     Attributes:
         gamma: discount of one step. n_step: steps of reward before bootstrapping.
         beta: temperature of the policy over action values, in units of return.
+        disagreement: while it learns, the policy acts in each episode by the mean of the critic's heads and this much
+            of what sets one of them apart: 0 by the mean, 2 by one head. More explores more deeply, and does worse
+            meanwhile.
         batch_size, learning_rate: of the critic. target_rate: of the target's moving average.
         average_rate: of the moving average of the critic, which acts and teaches the adapter.
         updates_per_step: critic updates for each new transition.
@@ -40,6 +43,7 @@ class LearnerConfig:
     gamma: Annotated[float, Field(gt=0, lt=1)] = 0.97
     n_step: Annotated[int, Field(gt=0)] = 3
     beta: Positive = 0.05
+    disagreement: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
     batch_size: Annotated[int, Field(gt=0)] = 128
     learning_rate: Positive = 5e-4
     target_rate: Annotated[float, Field(gt=0, le=1)] = 0.01

@@ -240,6 +240,7 @@ class Learner:
             "feature_digest": self.model.feature_digest,
             "phrases": list(self.model.phrases),
             "beta": self.config.beta,
+            "disagreement": self.config.disagreement,
             "env_steps": len(self.replay),
             "updates": self.updates,
         }
