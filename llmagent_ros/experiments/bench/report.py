@@ -13,13 +13,14 @@ def table(figures: Sequence[Figure], told: Mapping[str, Any], peers: Mapping[str
     rows = [["figure", "median", "goal", "floor", "reached", "every seed"]]
     for figure in figures:
         entry = told.get(figure.key, {"value": None})
+        measured = bool(entry.get("seeds"))
         rows.append(
             [
                 f"{figure.key} ({figure.unit})",
-                _number(entry["value"]),
+                _number(entry["value"]) if measured else "not measured",
                 _number(figure.goal, "-"),
                 _number(figure.floor, "-"),
-                figure.verdict(entry["value"]),
+                figure.verdict(entry["value"]) if measured else "",
                 ", ".join(_number(value) for value in entry.get("seeds", [])),
             ]
         )
