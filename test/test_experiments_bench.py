@@ -112,7 +112,8 @@ def test_cartpole_reads_every_seed_of_everyone(tmp_path: Path) -> None:
     assert figures["evals_held"]["value"] == 1.0 and figures["steps_to_475_demos"]["value"] is None
     assert theirs == {"dqn": entries(cartpole.FIGURES, {"steps_to_475": [None] * 3, "evals_held": [None] * 3})}
     table = report.table(cartpole.FIGURES, figures, theirs)
-    assert table.count("not measured") == 1 and "| steps_to_475 (env steps)" in table and "3,000, 5,000, 4,000" in table and "never, never, never" in table
+    assert table.count("not measured") == 1
+    assert "| steps_to_475 (env steps)" in table and "3,000, 5,000, 4,000" in table and "never, never, never" in table
     cartpole.draw(results, tmp_path / "curves.png")
     assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
 
