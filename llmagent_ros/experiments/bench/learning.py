@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -15,8 +16,10 @@ from llmagent_ros.experiments.environments import EnvironmentSpec, make_environm
 from llmagent_ros.experiments.evaluation import evaluate, figures
 from llmagent_ros.experiments.training import TrainConfig, Trainer
 from llmagent_ros.perception.gymnasium_text import NumericObservations
+from llmagent_ros.recording.files import write_atomic
 
 Say = Callable[[str], None]
+CURVE = "curve.json"  # in a run's folder
 
 
 @dataclass(frozen=True)
@@ -40,11 +43,14 @@ class Goal:
 def our_curve(goal: Goal, config: TrainConfig, out: Path, say: Say, *, to_the_end: bool = False) -> dict[str, Any]:
     """Trains ours; ends where the goal was reached and followed, unless `to_the_end`.
 
+    A run that was interrupted goes on, with the evaluations that it has.
+
     Returns:
         curve: evaluations, each with `minutes` of training without evaluations. from_files: the figures of the last
         state once more, by a model that is built anew from the files.
     """
-    curve, clock = _Curve(goal, say), _Clock()
+    curve = _Curve(goal, say, out / CURVE)
+    clock = _Clock(curve.points[-1]["minutes"] if curve.points else 0.0)
 
     def on_step(trainer: Trainer) -> None:
         if trainer.env_steps % goal.every:
@@ -80,12 +86,19 @@ def peer_curve(goal: Goal, name: str, settings: Mapping[str, Any], seed: int, sa
 
 
 class _Curve:
-    def __init__(self, goal: Goal, say: Say) -> None:
-        self._goal, self._say = goal, say
+    """Evaluations so far; with a path on disk too, where those of an interrupted run are found again."""
+
+    def __init__(self, goal: Goal, say: Say, path: Path | None = None) -> None:
+        self._goal, self._say, self._path = goal, say, path
         self.points: list[dict[str, Any]] = []
+        if path is not None and path.exists():
+            self.points = json.loads(path.read_text(encoding="utf-8"))
 
     def add(self, steps: int, measured: Mapping[str, float]) -> None:
-        self.points.append(point(steps, measured))
+        """Takes one; those of steps that are made again after an interruption are measured again."""
+        self.points = [each for each in self.points if each["env_steps"] < steps] + [point(steps, measured)]
+        if self._path is not None:
+            write_atomic(self._path, json.dumps(self.points).encode())
         self._say(f"{steps:,} steps: {self._goal.key} {measured[self._goal.key]:.4g}")
 
     @property
@@ -94,10 +107,10 @@ class _Curve:
 
 
 class _Clock:
-    """Minutes since it was made, without the pauses."""
+    """Minutes since it was made, and those before, without the pauses."""
 
-    def __init__(self) -> None:
-        self._began = time.monotonic()
+    def __init__(self, before: float = 0.0) -> None:
+        self._began = time.monotonic() - 60 * before
         self._paused_at = 0.0
 
     @property
