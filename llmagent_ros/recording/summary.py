@@ -6,7 +6,7 @@ import importlib.metadata
 import json
 import math
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +17,14 @@ from llmagent_ros.recording.files import write_atomic
 _NAMED_VERSIONS = ("torch", "numpy", "transformers", "peft")
 
 
-def versions() -> dict[str, str]:
-    """Versions of Python, this package and the libraries that figures depend on, read without importing them."""
+def versions(also: Sequence[str] = ()) -> dict[str, str]:
+    """Versions of Python, this package and the libraries that figures depend on, read without importing them.
+
+    Args:
+        also: further packages; what is not installed is left out.
+    """
     found = {"python": platform.python_version(), "llmagent_ros": llmagent_ros.__version__}
-    for name in _NAMED_VERSIONS:
+    for name in (*_NAMED_VERSIONS, *also):
         try:
             found[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
 import os
 import statistics
@@ -96,23 +95,12 @@ class Results:
             "figures": figures,
             "peers": peers,
             "config": self._config,
-            "versions": versions() | peer_versions(),
+            "versions": versions(also=_PEERS),
             "cpus": os.cpu_count(),
             "runs": self.runs,
         }
         self.path.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(self.path, (json.dumps(content, indent=1) + "\n").encode())
-
-
-def peer_versions() -> dict[str, str]:
-    """Of the libraries that peers come from, where they are installed."""
-    found = {}
-    for name in _PEERS:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
 
 
 def median(values: Sequence[float | None], *, lower: bool = True) -> float | None:
