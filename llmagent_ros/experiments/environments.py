@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,7 @@ import gymnasium as gym
 
 from llmagent_ros import config
 from llmagent_ros.errors import ConfigError, UnknownNameError
-from llmagent_ros.perception.description import derive_description, load_description
+from llmagent_ros.perception.description import EnvironmentDescription, derive_description, load_description
 from llmagent_ros.perception.gymnasium_text import DescribedText, RobotText, TextEnvironment
 from llmagent_ros.simulation.env import NavigateEnv
 
@@ -54,8 +55,17 @@ def make_environment(spec: EnvironmentSpec) -> TextEnvironment:
         description = load_description(spec.name)
         inner = _make(description.environment, description.arguments)
         return DescribedText(inner, description, origin=f"description {spec.name}")
-    inner = _make(spec.name, {})
-    return DescribedText(inner, derive_description(inner, spec.name), origin=spec.name)
+    return DescribedText(_make(spec.name, {}), _derived(spec.name), origin=spec.name)
+
+
+@functools.cache
+def _derived(name: str) -> EnvironmentDescription:
+    """Once in a process: it takes 2,000 steps, and an evaluation makes fifty of one environment."""
+    env = _make(name, {})
+    try:
+        return derive_description(env, name)
+    finally:
+        env.close()
 
 
 def learner_settings(env: TextEnvironment) -> Mapping[str, Any]:
