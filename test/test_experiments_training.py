@@ -162,6 +162,9 @@ def test_evaluation_sees_each_seed_once_and_in_order(lake: str) -> None:
     results = evaluate(EnvironmentSpec(lake), choose, 60)
     assert [result.seed for result in results] == list(range(HELD_OUT_SEED, HELD_OUT_SEED + 60))
     assert asked == [1], "all begin in the one scene, and it stays"
+    numeric = evaluate(EnvironmentSpec(lake), choose, 60, numeric=True)
+    assert max(asked) == 50, "side by side, but not without bound"
+    assert numeric == results
     assert figures(results)["success"] == 0.0 and {result.steps for result in results} == {100}
 
 
@@ -182,6 +185,14 @@ def test_what_is_wrong_is_said_in_one_line(
     said = capsys.readouterr().err.strip()
     assert problem in said and "\n" not in said
     assert not (tmp_path / "run").exists()
+
+
+def test_a_model_that_cannot_be_loaded_leaves_no_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The mended command must not be refused for the settings of one that never began."""
+    out = tmp_path / "run"
+    assert main(["train", "CartPole-v1", "--model", "/no/such/model", "--out", str(out)]) == 2
+    assert "there is no such folder" in capsys.readouterr().err
+    assert not out.exists()
 
 
 def test_eval_of_a_folder_without_a_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -66,21 +66,19 @@ def read_config(out: Path) -> TrainConfig:
     return configuration.build(TrainConfig, values, str(path))
 
 
-def begin(config: TrainConfig, out: Path) -> None:
-    """Writes what is asked for; a folder of the same run is gone on with, to more steps if so asked.
+def check(config: TrainConfig, out: Path) -> None:
+    """A folder of the same run is gone on with, to more steps if so asked.
 
     Raises:
         ConfigError: the folder holds a run with other settings; they are named.
     """
-    if (out / CONFIG).exists():
-        before, now = dataclasses.asdict(read_config(out)), dataclasses.asdict(config)
-        other = [key for key in now if key != "steps" and now[key] != before[key]]
-        if other:
-            told = ", ".join(f"{key} {before[key]!r}, now {now[key]!r}" for key in other)
-            raise ConfigError(f"{out}: holds a run with other settings: {told}; choose another --out")
-    else:
-        out.mkdir(parents=True, exist_ok=True)
-    write_atomic(out / CONFIG, (json.dumps(dataclasses.asdict(config), indent=2) + "\n").encode())
+    if not (out / CONFIG).exists():
+        return
+    before, now = dataclasses.asdict(read_config(out)), dataclasses.asdict(config)
+    other = [key for key in now if key != "steps" and now[key] != before[key]]
+    if other:
+        told = ", ".join(f"{key} {before[key]!r}, now {now[key]!r}" for key in other)
+        raise ConfigError(f"{out}: holds a run with other settings: {told}; choose another --out")
 
 
 def train(
@@ -96,11 +94,13 @@ def train(
         save_every: steps of the environment between two checkpoints, made at the end of an episode.
         on_step: called after each step.
     """
-    begin(config, out)
+    check(config, out)
     recorder = RunRecorder(RecorderConfig(out=out, seed=config.seed, model=config.model.model))
-    run = _Run(config, out, recorder, save_every, on_step)
     complete = False
     try:
+        run = _Run(config, out, recorder, save_every, on_step)
+        # only now: a model that cannot be loaded leaves no folder that refuses the mended command
+        write_atomic(out / CONFIG, (json.dumps(dataclasses.asdict(config), indent=2) + "\n").encode())
         run.go()
         complete = True
     finally:
