@@ -1,9 +1,11 @@
 """The screen at every size, with texts that try to break out of it."""
 
+import contextlib
 import io
 import os
 import pty
 import re
+import threading
 
 import numpy as np
 import pytest
@@ -168,19 +170,29 @@ def test_a_terminal_gets_a_screen_of_at_most_eight_frames_a_second(monkeypatch):
     main, side = pty.openpty()
     now = [0.0]
     drawn = 0
+    parts: list[bytes] = []
+
+    def drain() -> None:
+        """All of it: a terminal gives a few kB at a time, and an error once the other side is closed."""
+        with contextlib.suppress(OSError):
+            while part := os.read(main, 65536):
+                parts.append(part)
+
+    reader = threading.Thread(target=drain, daemon=True)
+    reader.start()
     with os.fdopen(side, "w", encoding="utf-8") as stream:
         console = LiveConsole(ConsoleConfig(), stream=stream, clock=lambda: now[0])
         assert console.is_live
         console.start()
-        output = os.read(main, 65536)
         for call in range(1001):  # one second of updates, 1 ms apart
             now[0] = call / 1000
             if console.update(full_state()):
                 drawn += 1
-                output += os.read(main, 65536)
         console.stop(full_state())
-        output += os.read(main, 65536)
+    reader.join(timeout=10)
+    assert not reader.is_alive()
     os.close(main)
+    output = b"".join(parts)
     assert drawn == 9  # at 0, 1/8, ..., 1 s
     assert output.startswith(b"\x1b[?1049h") and b"\x1b[?1049l" in output  # alternate screen taken and given back
     assert "▸ forward".encode() in re.sub(rb"\x1b\[[0-9;]*m", b"", output)
