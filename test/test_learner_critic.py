@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from llmagent_ros.errors import ModelError
 from llmagent_ros.learning.rl.critic import Critic, CriticConfig, build_critic
-from llmagent_ros.learning.rl.learner import soft_targets
+from llmagent_ros.learning.rl.learner import margin_loss, soft_targets
 
 TINY = CriticConfig(heads=3, width=4, depth=2)
 
@@ -138,6 +138,16 @@ def test_soft_targets_by_hand() -> None:
     targets = soft_targets(values, pair, returns, discount, beta)
     # minimum of the pair: (4, 0) and (1, -2); expected: 3/4*4 + 1/4*0 = 3 and 1/2*1 - 1/2*2 = -0.5
     torch.testing.assert_close(targets, torch.tensor([0.5 + 0.9 * 3.0, -1.0 + 0.5 * -0.5]))
+
+
+def test_margin_loss_by_hand() -> None:
+    # two heads, three scenes, three actions; the margin is 0.5
+    values = torch.tensor(
+        [[[1.0, 0.0, 0.2], [1.0, 0.0, 0.2], [0.0, 0.0, 0.0]], [[1.0, 0.7, 0.0], [0.0, 3.0, 0.0], [0.0, 0.0, 0.0]]]
+    )
+    shown = torch.tensor([0, 1, 2])
+    # head 1: preferred by more than the margin 0; 1 + 0.5 - 0; a tie costs the margin. Head 2: 0.7 + 0.5 - 1; 0; 0.5
+    torch.testing.assert_close(margin_loss(values, shown, 0.5), torch.tensor([(0 + 1.5 + 0.5) / 3, (0.2 + 0 + 0.5) / 3]))
 
 
 def test_a_terminated_step_bootstraps_nothing() -> None:

@@ -73,11 +73,13 @@ class Bench:
     def __init__(self, base: Path, folder: Path) -> None:
         self.base, self.folder, self.opened = base, folder, []
 
-    def learner(self, name: str = "a", seed: int = 0, adapter_seed: int = 0, **settings: Any) -> Learner:
+    def learner(
+        self, name: str = "a", seed: int = 0, adapter_seed: int = 0, reflects: Any = None, **settings: Any
+    ) -> Learner:
         replay = Replay(self.folder / name / "replay.sqlite", ACTIONS)
         self.opened.append(replay)
         model = tiny_language_model(self.base, ACTIONS, seed=adapter_seed)
-        return Learner(LearnerConfig(**(SETTINGS | settings)), replay, model, seed)
+        return Learner(LearnerConfig(**(SETTINGS | settings)), replay, model, seed, reflects)
 
     def fed(self, name: str = "a", seed: int = 0, **settings: Any) -> Learner:
         made = self.learner(name, seed, **settings)
@@ -168,6 +170,73 @@ def test_cached_features_and_computed_ones_learn_alike(bench: Bench) -> None:
     assert computed.prepare() == 0
     for name, tensor in cached.critic.state().items():
         torch.testing.assert_close(computed.critic.state()[name], tensor, rtol=0.0, atol=5e-3)
+
+
+# --- the mirror -------------------------------------------------------------------------------------------------
+
+
+class Reflects:
+    """Scenes of the corridor that is walked the other way; those of cell four have no image."""
+
+    rule, actions = "sides", (1, 0)
+
+    def scene(self, text: str) -> str | None:
+        if "four" in text:
+            return None
+        return text.replace("left", "right") if "left" in text else text.replace("right", "left")
+
+
+def test_half_of_what_is_learned_from_is_seen_in_the_mirror(bench: Bench) -> None:
+    learner = bench.learner(reflects=Reflects(), margin_weight=0.0)
+    learner.observe([transition(0, step, step, "left") for step in range(3)])  # cells one to four
+    prepare(learner)
+    batch = learner._sample(2000, 1)
+    texts, after = learner.replay.texts(batch.scene_id), learner.replay.texts(batch.bootstrap_id)
+    of_cell = {cell: [i for i, text in enumerate(texts) if f"cell {NAMES[cell]}." in text] for cell in range(3)}
+    for cell in range(2):
+        seen = [i for i in of_cell[cell] if texts[i].startswith("go right")]
+        assert 0.4 < len(seen) / len(of_cell[cell]) < 0.6
+        assert all(after[i] == f"go right. you stand in cell {NAMES[cell + 1]}." for i in seen)
+        assert all(batch.action[i] == (1 if i in seen else 0) for i in of_cell[cell])
+    assert {texts[i] for i in of_cell[2]} == {scene(2)}, "its next scene has no image"
+
+
+def test_what_was_never_met_is_known_by_its_image(bench: Bench) -> None:
+    """Only ever walked to the left; the other way is known with a mirror, and not without."""
+
+    def told(learner: Learner) -> list[float]:
+        for _ in range(300):
+            learner.update()
+        features = learner.model.features([scene(c).replace("left", "right") for c in (0, 1, 4)])
+        values = learner.critic.values(features)
+        return (values[:, 1] - values[:, 0]).tolist()
+
+    with_mirror = bench.learner("with", reflects=Reflects(), feature_floor=0.01)
+    without = bench.learner("without", reflects=Reflects(), feature_floor=0.01, mirror=False)
+    for learner in (with_mirror, without):
+        learner.observe(experience(200))
+        prepare(learner)
+    assert min(told(with_mirror)) > 0.0
+    assert max(told(without)) < -0.05, "it takes them for the scenes that it met"
+    assert with_mirror.backlog == without.backlog, "an image counts as no step"
+
+
+def test_the_mirror_resumes_exactly(bench: Bench, tmp_path: Path) -> None:
+    whole, half = (bench.learner(name, reflects=Reflects()) for name in ("whole", "half"))
+    for learner in (whole, half):
+        learner.observe(experience())
+        prepare(learner)
+        for _ in range(5):
+            learner.update()
+    half.save(tmp_path / "checkpoint")
+    half.replay.close()
+    again = bench.learner("half", seed=9, reflects=Reflects())
+    again.load(tmp_path / "checkpoint")
+    assert not again.replay.missing_images(1)
+    for learner in (whole, again):
+        for _ in range(5):
+            learner.update()
+    assert same(everything(whole, tmp_path / "a")[0], everything(again, tmp_path / "b")[0])
 
 
 # --- what the losses are for ----------------------------------------------------------------------------------------
@@ -316,6 +385,21 @@ def test_demonstrations_are_imitated(bench: Bench) -> None:
             learner.update()
         chance[weight] = learner.model.phrase_log_probs(scenes)[:, 0].exp().mean().item()
     assert chance[5.0] > 0.85 > chance[0.0]
+
+
+def test_the_critic_prefers_what_was_demonstrated(bench: Bench) -> None:
+    """The same experience with the same rewards, but for who chose to go left."""
+    gaps = {}
+    for weight in (0.0, 1.0):
+        learner = bench.learner(f"margin {weight}", actor_every=0, margin_weight=weight, feature_floor=0.01)
+        shown = [transition(k, 0, k % 3, "right", source=Source.HUMAN) for k in range(30)]  # a worse way
+        learner.observe(shown + [transition(100 + k, 0, k % 3, "left") for k in range(30)])
+        prepare(learner)
+        for _ in range(200):
+            learner.update()
+        values = learner.critic.values(learner.model.features([scene(cell) for cell in range(3)]))
+        gaps[weight] = (values[:, 1] - values[:, 0]).min().item()
+    assert gaps[0.0] < 0.0 < SETTINGS["beta"] < gaps[1.0]
 
 
 # --- never silently wrong -------------------------------------------------------------------------------------------

@@ -101,6 +101,15 @@ def test_copies_share_the_weights(model: LanguageModel) -> None:
     assert apart and all(".layers." in name for name in apart)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_features_are_computed_without_the_last_layer_and_are_the_same(folders: dict[str, Path], kind: str) -> None:
+    model = tiny_language_model(folders[kind])
+    assert model._below is not model._plain
+    features = model.features(SCENES)
+    model._below = model._plain
+    assert torch.equal(features, model.features(SCENES))
+
+
 def test_common_beginnings_are_read_once() -> None:
     tokens = PhraseTokens.of([[1], [2, 3], [2, 4], [2, 3, 5, 6], [7, 3, 5]], 0, torch.device("cpu"))
     assert tokens.tail.tolist() == [2, 3, 5, 7, 3]  # of 2, 2 3, 2 3 5, 7, 7 3

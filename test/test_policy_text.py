@@ -1,4 +1,4 @@
-"""The choice: pi(a|s) proportional to pi_LM(a|s) exp(Q(s,a) / beta), and nothing outside the vocabulary."""
+"""The choice: pi(a|s) proportional to (pi_LM(a|s) exp(Q(s,a) / beta))^(1/2), and nothing outside the vocabulary."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def told(values: Tensor | None = VALUES, beta: float = BETA) -> TextPolicy:
 
 
 def by_hand() -> list[float]:
-    weights = [p * math.exp(q / BETA) for p, q in zip(PRIOR.tolist(), VALUES.tolist(), strict=True)]
+    weights = [math.sqrt(p * math.exp(q / BETA)) for p, q in zip(PRIOR.tolist(), VALUES.tolist(), strict=True)]
     return [w / sum(weights) for w in weights]
 
 
@@ -68,16 +68,26 @@ def test_one_head_counts_against_the_mean(disagreement: float) -> None:
     mean = heads.mean(0)
     for head in (None, 0, 4):
         tilt = mean if head is None else mean + disagreement * (heads[head % 3] - mean)
-        expected = (PRIOR.double().log() + tilt.double() / BETA).softmax(-1)
+        expected = ((PRIOR.double().log() + tilt.double() / BETA) / 2).softmax(-1)
         decision = policy.decide("scene", np.random.default_rng(0), head=head)
         assert decision.probabilities.tolist() == pytest.approx(expected.tolist(), abs=1e-6)
         assert decision.values.tolist() == pytest.approx(tilt.tolist(), abs=1e-6)
 
 
-def test_an_adapter_of_the_mean_times_twice_the_disagreement_is_one_head() -> None:
+def test_with_an_adapter_that_follows_it_is_the_policy_that_the_critic_evaluates() -> None:
+    """By the mean without a head; with twice the disagreement, by that head."""
     mean, head = torch.tensor([0.1, 0.4, 0.2, 0.3]), torch.tensor([0.3, 0.0, 0.5, 0.1])
-    product = (mean / BETA).log_softmax(-1) + (mean + 2.0 * (head - mean)) / BETA
-    assert torch.allclose(product.softmax(-1), (2.0 * head / BETA).softmax(-1), atol=1e-6)
+
+    class Follows(Told):
+        def phrase_log_probs(self, scenes: Sequence[str], lessons: Sequence[str] = ()) -> Tensor:
+            return (mean / BETA).log_softmax(-1).expand(len(scenes), -1)
+
+    policy = TextPolicy(Follows())  # type: ignore[arg-type]
+    critic = lambda features, chosen=None: (mean if chosen is None else head).expand(len(features), -1)  # noqa: E731
+    policy.swap(None, critic, beta=BETA, name="v1", disagreement=2.0)
+    for chosen, values in ((None, mean), (3, head)):
+        decision = policy.decide("scene", np.random.default_rng(0), head=chosen)
+        assert decision.probabilities.tolist() == pytest.approx((values / BETA).softmax(-1).tolist(), abs=1e-6)
 
 
 def test_without_a_critic_the_model_alone() -> None:

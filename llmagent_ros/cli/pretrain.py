@@ -114,14 +114,15 @@ def _log(args: argparse.Namespace) -> dict[str, list[Path]]:
         for shard in range(count)
     ]
     print(f"logging {args.log_steps:,} steps of each of {', '.join(args.environments)} in {folder}", flush=True)
-    interrupts: list[int] = []  # a fork is not to be interrupted; and workers keep this handler: Ctrl-C is not for them
-    handler = signal.signal(signal.SIGINT, lambda number, frame: interrupts.append(number))
-    pool = ProcessPoolExecutor(args.workers)
+    # spawned: a fork of a process in which simulators and torch have been may hang
+    pool = ProcessPoolExecutor(args.workers, mp_context=multiprocessing.get_context("spawn"))
+    # workers inherit the mask: Ctrl-C is not for them, and does not come between their start and their being known
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
-        futures = [pool.submit(write_shard, *job) for job in jobs]
-        signal.signal(signal.SIGINT, handler)
-        if interrupts:
-            raise KeyboardInterrupt
+        try:
+            futures = [pool.submit(write_shard, *job) for job in jobs]
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
         for number, future in enumerate(as_completed(futures), start=1):
             print(f"log {number} of {len(jobs)}: {future.result()}", flush=True)
     except BaseException:  # Ctrl-C too: a shard takes minutes, nobody waits for it

@@ -89,7 +89,7 @@ class Trainer:
         self.env = make_environment(config.spec)
         self.model = LanguageModel(config.model, self.env.phrases)
         self.replay = Replay(out / REPLAY, self.env.phrases)
-        self.learner = Learner(config.learner, self.replay, self.model, config.seed)
+        self.learner = Learner(config.learner, self.replay, self.model, config.seed, self.env.mirror)
         self.policy = TextPolicy(self.model)
         values = self.learner.average.values if config.critic_acts else None
         disagreement = config.learner.disagreement

@@ -32,6 +32,7 @@ from llmagent_ros.nodes.diagnostics import Diagnostics
 from llmagent_ros.nodes.parameters import parameters
 from llmagent_ros.nodes.wire import decisions
 from llmagent_ros.nodes.wire.stamps import header, to_seconds
+from llmagent_ros.perception.mirror import robot_mirror
 from llmagent_ros.policy.language_model import LanguageModel, LanguageModelConfig
 from llmagent_ros.types import Transition as TransitionValue
 
@@ -119,7 +120,7 @@ class LearnerNode(ManagedNode):
         self._replay = Replay(self._out / "replay.sqlite", self._contract.phrases)
         language = LanguageModelConfig(model=c.model, device=c.device, dtype=c.dtype, chat=c.chat, rank=c.rank)
         model = LanguageModel(language, self._contract.phrases)
-        self._learner = Learner(c.rl, self._replay, model, c.seed)
+        self._learner = Learner(c.rl, self._replay, model, c.seed, robot_mirror(self._contract))
         if checkpoint.exists(self._checkpoint):
             self._learner.load(self._checkpoint)
         self._take_up_bundle()

@@ -71,6 +71,20 @@ class NumberPart:
 
 
 @dataclass(config=_STRICT, frozen=True)
+class MirrorRule:
+    """What changes in a mirror, where the mirror image of every episode is as likely, for the same rewards.
+
+    Attributes:
+        negated: names of the parts whose numbers change their sign. exchanged: pairs of parts that change places.
+        actions: pairs of phrases that do.
+    """
+
+    negated: tuple[Words, ...] = ()
+    exchanged: tuple[tuple[Words, Words], ...] = ()
+    actions: tuple[tuple[Words, Words], ...] = ()
+
+
+@dataclass(config=_STRICT, frozen=True)
 class EnvironmentDescription:
     """A file of config/environments: what the model reads of an environment, and what it may do.
 
@@ -84,6 +98,7 @@ class EnvironmentDescription:
         reward_scale: rewards are multiplied by it for the learner, so that returns are about 1.
         success_return: undiscounted return (as the environment gives it) from which an episode is a success.
         learner: settings of the learner that differ from its defaults.
+        mirror: what changes in a mirror, for an environment that has the same on both sides.
     """
 
     environment: str
@@ -96,6 +111,27 @@ class EnvironmentDescription:
     reward_scale: Positive = 1.0
     success_return: Annotated[float, Field(allow_inf_nan=False)] | None = None
     learner: dict[str, Any] = Field(default_factory=dict)
+    mirror: MirrorRule | None = None
+
+    @model_validator(mode="after")
+    def _mirrored(self) -> EnvironmentDescription:
+        if self.mirror is None:
+            return self
+        names = [part.name for part in self.parts]
+        pairs = (name for pair in self.mirror.exchanged for name in pair)
+        for key, given, valid in (
+            ("negated", self.mirror.negated, names),
+            ("exchanged", tuple(pairs), names),
+            ("actions", tuple(phrase for pair in self.mirror.actions for phrase in pair), list(self.actions)),
+        ):
+            unknown = [each for each in given if each not in valid]
+            if unknown:
+                raise ValueError(f"mirror.{key}: {unknown[0]!r} is none; valid: {', '.join(valid)}")
+            if len(set(given)) != len(given):
+                raise ValueError(f"mirror.{key}: something stands there twice")
+            if key == "exchanged" and any(names.count(name) > 1 for name in given):
+                raise ValueError("mirror.exchanged: a name that several parts have")
+        return self
 
     @model_validator(mode="after")
     def _fits(self) -> EnvironmentDescription:

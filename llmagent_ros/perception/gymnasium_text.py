@@ -11,6 +11,7 @@ import numpy as np
 
 from llmagent_ros.contract import RobotContract
 from llmagent_ros.perception.description import EnvironmentDescription, action_of
+from llmagent_ros.perception.mirror import Mirror, description_mirror, robot_mirror
 from llmagent_ros.perception.numbers import SceneNumbers
 from llmagent_ros.perception.perception import Perception
 from llmagent_ros.perception.text import clean_instruction
@@ -29,11 +30,14 @@ class TextEnvironment(gym.Wrapper[str, Any, Any, Any]):
         phrases: the closed vocabulary, by index. task: the present instruction.
         observation: the last one as numbers, for policies and teachers that do not read; of `numeric_space`.
         reward_scale: by which the learner multiplies rewards.
+        mirror: of its scenes, where it has the same on both sides.
     """
 
-    def __init__(self, env: gym.Env[Any, Any], phrases: tuple[str, ...], reward_scale: float) -> None:
+    def __init__(
+        self, env: gym.Env[Any, Any], phrases: tuple[str, ...], reward_scale: float, mirror: Mirror | None
+    ) -> None:
         super().__init__(env)
-        self.phrases, self.reward_scale = phrases, reward_scale
+        self.phrases, self.reward_scale, self.mirror = phrases, reward_scale, mirror
         self.task = ""
         self.observation: Any = None
         self.numeric_space: gym.Space[Any] = env.observation_space
@@ -50,7 +54,7 @@ class DescribedText(TextEnvironment):
 
     def __init__(self, env: gym.Env[Any, Any], description: EnvironmentDescription, origin: str = "it") -> None:
         description.check(env, origin)
-        super().__init__(env, description.actions, description.reward_scale)
+        super().__init__(env, description.actions, description.reward_scale, description_mirror(description))
         self.description = description
         self.task = description.task
         self._done: deque[str] = deque(maxlen=description.history)
@@ -103,7 +107,7 @@ class RobotText(TextEnvironment):
 
     def __init__(self, env: gym.Env[Any, Any]) -> None:
         self._robot: _Robot = env.unwrapped  # type: ignore[assignment]
-        super().__init__(env, self._robot.contract.phrases, 1.0)
+        super().__init__(env, self._robot.contract.phrases, 1.0, robot_mirror(self._robot.contract))
         self._perception = Perception(self._robot.contract)
         self._numbers = SceneNumbers(self._robot.contract)
         self.numeric_space = gym.spaces.Box(-np.inf, np.inf, (self._numbers.size,), np.float32)

@@ -19,6 +19,27 @@ def sharing_copy(model: Any) -> Any:
     return copy.deepcopy(model, {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())})
 
 
+def without_last_layer(plain: Any) -> Any | None:
+    """A sharing copy whose last layer does nothing, for hidden states that are taken below it; None where the layers of
+    this kind of model are not found.
+    """
+    made = sharing_copy(plain)
+    stacks = [module for module in made.modules() if isinstance(module, nn.ModuleList)]
+    layers = [stack for stack in stacks if len(stack) == plain.config.num_hidden_layers]
+    if len(layers) != 1:
+        return None
+
+    class Through(type(layers[0][-1])):  # type: ignore[misc] # the kind whose outputs transformers records
+        def __init__(self) -> None:
+            nn.Module.__init__(self)
+
+        def forward(self, hidden_states: torch.Tensor, *others: Any, **named: Any) -> torch.Tensor:
+            return hidden_states
+
+    layers[0][-1] = Through()
+    return made
+
+
 class MergedCopy:
     """The base with an adapter added into copies of the weights that it changes: W + scale B A (Hu et al. 2022).
 

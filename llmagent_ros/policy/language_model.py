@@ -19,7 +19,7 @@ from transformers import DynamicCache
 from llmagent_ros.errors import ModelError
 from llmagent_ros.policy.base_model import chat_template, device_named, load_base
 from llmagent_ros.policy.features import cue_features, cue_tokens, load_projection
-from llmagent_ros.policy.inference_copies import MergedCopy, sharing_copy
+from llmagent_ros.policy.inference_copies import MergedCopy, sharing_copy, without_last_layer
 from llmagent_ros.policy.phrase_tokens import PhraseTokens
 from llmagent_ros.policy.prompt import PromptFormat
 
@@ -102,6 +102,7 @@ class LanguageModel:
         self._merged = MergedCopy(self._plain, self.model, ADAPTER)
         self._phrases = self._tokenize_phrases()
         self._one_pass = self._takes_one_pass()
+        self._below = self._below_last_layer()
 
     # --- what it computes -------------------------------------------------------------------------
 
@@ -116,9 +117,7 @@ class LanguageModel:
         the same features whatever was retrieved.
         """
         ids, mask = self.tokenize([self.form.prompt(scene) for scene in scenes])
-        options = {"output_hidden_states": True, "logits_to_keep": 1, "use_cache": False}
-        hidden = self._forward(self._plain, ids, mask, **options).hidden_states[-2]
-        features = cue_features(hidden.float(), mask, self._cue_tokens)
+        features = cue_features(self._hidden(self._below, ids, mask).float(), mask, self._cue_tokens)
         return self._projection(features) if self._projection is not None else features
 
     def phrase_log_probs(
@@ -222,6 +221,25 @@ class LanguageModel:
         if set(found) != set(get_peft_model_state_dict(self.model, adapter_name=ADAPTER)):
             raise ModelError(f"target_modules {self.config.target_modules!r}: only linear layers can be adapted")
         return found
+
+    def _hidden(self, model: Any, ids: Tensor, mask: Tensor) -> Tensor:
+        """Hidden states below the last layer, (B, T, width)."""
+        out = self._forward(model, ids, mask, output_hidden_states=True, logits_to_keep=1, use_cache=False)
+        hidden: Tensor = out.hidden_states[-2]
+        return hidden
+
+    @torch.inference_mode()
+    def _below_last_layer(self) -> Any:
+        """What computes features: without the last layer, which they do not need, where that gives the same."""
+        below = without_last_layer(self._plain)
+        if below is None:
+            return self._plain
+        ids, mask = self.tokenize([self.form.prompt("nothing seen. did nothing."), self.form.prompt("clear.")])
+        try:
+            same = torch.equal(self._hidden(below, ids, mask), self._hidden(self._plain, ids, mask))
+        except (TypeError, ValueError, RuntimeError, IndexError):  # a kind of layer that gives something else
+            return self._plain
+        return below if same else self._plain
 
     # --- inside ---------------------------------------------------------------------------------------
 

@@ -1,4 +1,4 @@
-"""The choice: the language model's preference, tilted by the critic's values."""
+"""The choice: what the language model prefers and what the critic prefers, in equal parts."""
 
 from __future__ import annotations
 
@@ -22,9 +22,11 @@ class Values(Protocol):
 
 
 class TextPolicy:
-    """pi(a|s) proportional to pi_LM(a|s) exp(Q(s,a) / beta): the optimum of E_pi[Q] - beta KL(pi || pi_LM).
+    """pi(a|s) proportional to (pi_LM(a|s) pi_Q(a|s))^(1/2), with pi_Q = softmax(Q / beta).
 
-    The critic acts from its first update on, while the adapter follows by distillation. Without a critic, pi_LM alone.
+    The logarithmic opinion pool (Genest & Zidek 1986) of both: of all distributions the one with the least
+    KL(pi || pi_LM) + KL(pi || pi_Q). The critic acts from its first update on, while the adapter follows by
+    distillation; once it has, pi is pi_Q, the policy that the critic evaluates. Without a critic, pi_LM alone.
     """
 
     def __init__(self, model: LanguageModel) -> None:
@@ -72,8 +74,8 @@ class TextPolicy:
             rng: one number is drawn from it. greedy: takes the most probable phrase instead.
             head: member of the critic's ensemble, modulo their number, that counts `disagreement` times against the
                 mean of all. One member for a whole episode, another for the next, explores deeply (bootstrapped DQN,
-                Osband et al. 2016): what they disagree on is tried out consistently. At 2 the product with an adapter
-                that follows the mean is the policy of that member by itself. None: by the mean.
+                Osband et al. 2016): what they disagree on is tried out consistently. At 2, with an adapter that
+                follows the mean, the policy is that of this member by itself. None: by the mean.
 
         Raises:
             DivergenceError: the model or the critic gives values that are not finite.
@@ -102,12 +104,13 @@ class TextPolicy:
         """
         log_probs = self.model.phrase_log_probs(scenes, lessons).double().cpu()
         values = torch.zeros_like(log_probs)
+        logits = log_probs
         if self._values is not None:
             features = self.model.features(scenes)
             values = self._values(features).double().cpu()
             if head is not None and self._disagreement:
                 values = values + self._disagreement * (self._values(features, head).double().cpu() - values)
-        logits = log_probs + values / self._beta
+            logits = (log_probs + (values / self._beta).log_softmax(-1)) / 2
         if not bool(logits.isfinite().all()):
             raise DivergenceError(f"adapter {self.adapter}: scores or values that are not finite")
         return logits.log_softmax(-1), values

@@ -28,7 +28,11 @@ class LearnerConfig:
         average_rate: of the moving average of the critic, which acts and teaches the adapter.
         updates_per_step: critic updates for each new transition.
         warmup: transitions before the first update.
+        mirror: whether what a step teaches is learned of its mirror image too, where robot or environment has the same
+            on both sides (`perception.mirror`). Not for a robot that pulls to one side.
         demo_share: share of a batch from demonstrations and interventions, when there are any (RLPD).
+        margin, margin_weight: by how much the critic is to prefer what was demonstrated (in units of beta: the policy's
+            log-odds), and how much that counts (DQfD, Hester et al. 2018).
         actor_every: critic updates for one update of the adapter; 0 leaves the adapter alone.
         actor_batch, actor_learning_rate: of it.
         lesson_share: share of the adapter's updates with lessons before the scene, so that it reads scenes alike
@@ -50,7 +54,10 @@ class LearnerConfig:
     average_rate: Annotated[float, Field(gt=0, le=1)] = 0.002
     updates_per_step: Positive = 2.0
     warmup: Annotated[int, Field(gt=0)] = 256
+    mirror: bool = True
     demo_share: Share = 0.5
+    margin: Positive = 2.0
+    margin_weight: Annotated[float, Field(ge=0)] = 1.0
     actor_every: Annotated[int, Field(ge=0)] = 20
     actor_batch: Annotated[int, Field(gt=0)] = 32
     actor_learning_rate: Positive = 1e-3

@@ -4,7 +4,7 @@ One update of the critic (every head h, target heads h'):
 
     y = R_n + gamma^m (1 - terminated) * sum_a pi(a|s') min_{i in M} Q'_i(s', a),   M a random pair of heads
     pi(a|s) = softmax_a(mean_h Q_h(s, a) / beta)
-    loss = sum_h Huber(Q_h(s, a_t) - y)
+    loss = sum_h Huber(Q_h(s, a_t) - y) + sum_h margin_weight (max_a [Q_h(s, a) + margin 1(a != a_t)] - Q_h(s, a_t))
 
 REDQ's random minimum (Chen et al. 2021) over an expected target as in discrete soft actor-critic, without its entropy
 bonus, on RLPD's half-and-half batches (Ball et al. 2023).
@@ -16,6 +16,7 @@ One update of the adapter, the M-step of MPO (Abdolmaleki et al. 2018) over the 
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -32,6 +33,7 @@ from llmagent_ros.learning.rl import checkpoint
 from llmagent_ros.learning.rl.config import LearnerConfig
 from llmagent_ros.learning.rl.critic import Critic
 from llmagent_ros.learning.rl.replay import Replay
+from llmagent_ros.learning.rl.sampling import NStepBatch
 from llmagent_ros.optimiser_state import load_optimiser, optimiser_tensors, part
 from llmagent_ros.types import Transition
 
@@ -59,16 +61,36 @@ class AdaptedModel(Protocol):
     def adapter_config(self) -> dict[str, Any]: ...
 
 
+class SceneMirror(Protocol):
+    """See `perception.mirror.Mirror`."""
+
+    actions: tuple[int, ...]
+    rule: str
+
+    def scene(self, text: str) -> str | None: ...
+
+
 class Learner:
     """See the module. Not thread-safe; transport, time and files are its caller's.
 
     Args:
         replay: opened for writing, its vocabulary the model's phrases.
         seed: of the critic's start and of everything drawn.
+        mirror: of the scenes, where what holds on one side holds on the other: about half of every batch is seen in it.
     """
 
-    def __init__(self, config: LearnerConfig, replay: Replay, model: AdaptedModel, seed: int = 0) -> None:
+    def __init__(
+        self,
+        config: LearnerConfig,
+        replay: Replay,
+        model: AdaptedModel,
+        seed: int = 0,
+        mirror: SceneMirror | None = None,
+    ) -> None:
         self.config, self.replay, self.model = config, replay, model
+        self._mirror = mirror if config.mirror else None
+        if self._mirror is not None:
+            replay.use_mirror(self._mirror.rule)
         replay.use_base(model.feature_digest, model.feature_size)
         self._rng = np.random.default_rng(seed)
         with torch.random.fork_rng():
@@ -96,7 +118,9 @@ class Learner:
         return self.replay.append(transitions)
 
     def prepare(self, limit: int = 64) -> int:
-        """Computes the features of up to `limit` scenes that lack them; returns how many it did."""
+        """Computes the mirror images and features of up to `limit` scenes that lack them; returns how many it did."""
+        if self._mirror is not None and (missing := self.replay.missing_images(limit)):
+            self.replay.put_images([i for i, _ in missing], [self._mirror.scene(text) for _, text in missing])
         if not self.config.cache_features:
             return 0
         missing = self.replay.missing_features(limit)
@@ -142,23 +166,27 @@ class Learner:
 
     def _update_critic(self) -> dict[str, float]:
         c = self.config
-        batch = self.replay.sample(c.batch_size, c.n_step, c.gamma, self._rng, self._demo_share())
+        batch = self._sample(c.batch_size, c.n_step)
         features, after = self._features(np.stack([batch.scene_id, batch.bootstrap_id]))
         returns, discount = (torch.from_numpy(x).to(features.device) for x in (batch.returns, batch.discount))
         pair = torch.from_numpy(self._rng.choice(c.critic.heads, size=2, replace=False)).to(features.device)
         with torch.no_grad():
             target = soft_targets(self.critic(after), self._target(after, pair), returns, discount, c.beta)
         action = torch.from_numpy(batch.action.astype(np.int64)).to(features.device)
-        values = self.critic(features).gather(-1, action.expand(c.critic.heads, -1)[..., None])[..., 0]
-        loss = nn.functional.huber_loss(values, target.expand_as(values), reduction="none").mean(1).sum()
+        values = self.critic(features)
+        taken = values.gather(-1, action.expand(c.critic.heads, -1)[..., None])[..., 0]
+        loss = nn.functional.huber_loss(taken, target.expand_as(taken), reduction="none").mean(1).sum()
+        if c.margin_weight and batch.demonstration.any():
+            shown = torch.from_numpy(np.flatnonzero(batch.demonstration)).to(features.device)
+            loss = loss + c.margin_weight * margin_loss(values[:, shown], action[shown], c.margin * c.beta).sum()
         self._step(loss, self._critic_optimiser, list(self.critic.parameters()), "critic")
         _move(self._target, self.critic, c.target_rate)
         _move(self.average, self.critic, max(c.average_rate, 1 / (1 + self.updates)))
-        return {"critic_loss": loss.item(), "value": values.mean().item()}
+        return {"critic_loss": loss.item(), "value": taken.mean().item()}
 
     def _update_actor(self) -> dict[str, float]:
         c = self.config
-        batch = self.replay.sample(c.actor_batch, 1, c.gamma, self._rng, self._demo_share())
+        batch = self._sample(c.actor_batch, 1)
         scenes = self.replay.texts(batch.scene_id)
         values = self.average.values(self._features(batch.scene_id))
         lessons = self._some_lessons()
@@ -179,6 +207,20 @@ class Learner:
             loss = loss - c.clone_weight * chosen.mean()
         self._step(loss, self._actor_optimiser, self._adapter, "actor")
         return stats
+
+    def _sample(self, size: int, n_step: int) -> NStepBatch:
+        """A batch in which, with a mirror, about half of the transitions are seen in it."""
+        batch = self.replay.sample(size, n_step, self.config.gamma, self._rng, self._demo_share())
+        if self._mirror is None:
+            return batch
+        scene, after = self.replay.images(np.stack([batch.scene_id, batch.bootstrap_id]))
+        seen = (self._rng.random(size) < 0.5) & (scene >= 0) & (after >= 0)
+        return dataclasses.replace(
+            batch,
+            scene_id=np.where(seen, scene, batch.scene_id),
+            bootstrap_id=np.where(seen, after, batch.bootstrap_id),
+            action=np.where(seen, np.array(self._mirror.actions)[batch.action], batch.action),
+        )
 
     def _features(self, text_ids: NDArray[np.int64]) -> Tensor:
         """Of texts of any shape, (*shape, feature_size)."""
@@ -323,3 +365,14 @@ def _move(module: nn.Module, towards: nn.Module, rate: float) -> None:
 
 def _device(module: nn.Module) -> torch.device:
     return next(module.parameters()).device
+
+
+def margin_loss(values: Tensor, shown: Tensor, margin: float) -> Tensor:
+    """How far what was shown is from being better by a margin than all else, mean over scenes, (heads,).
+
+    Args:
+        values: (heads, B, actions). shown: actions, (B,). margin: in units of return.
+    """
+    others = torch.full_like(values, margin).scatter(-1, shown.expand(len(values), -1)[..., None], 0.0)
+    own = values.gather(-1, shown.expand(len(values), -1)[..., None])[..., 0]
+    return ((values + others).amax(-1) - own).mean(1)

@@ -5,7 +5,8 @@ What is where:
     replay.sqlite               the transitions; all that counts (replay_store.py)
     replay.sqlite.lock          held by the one process that may write (store_lock.py)
     replay.sqlite.*.features    features of the texts under the frozen base; may be deleted (feature_file.py)
-    in memory                   31 bytes a transition and 1 byte a text, with up to 25 % to spare (replay_index.py)
+    in memory                   31 bytes a transition and 1 byte a text (5 with mirror images), with up to 25 % to spare
+                                (replay_index.py)
 
 The store itself is the replay's state: positions are the order of arrival and nothing else is kept, so a batch depends
 on the stored transitions and the generator that is passed in, and on nothing else. A learner that restores its
@@ -29,7 +30,7 @@ from pydantic.dataclasses import dataclass
 
 from llmagent_ros.errors import ConfigError, StoreError
 from llmagent_ros.learning.rl.feature_file import FeatureFile
-from llmagent_ros.learning.rl.replay_index import TERMINATED, TRUNCATED, ReplayIndex
+from llmagent_ros.learning.rl.replay_index import TERMINATED, TRUNCATED, GrowingArray, ReplayIndex
 from llmagent_ros.learning.rl.replay_rows import check_transition
 from llmagent_ros.learning.rl.replay_store import EpisodeSummary, TransitionStore
 from llmagent_ros.learning.rl.sampling import NStepBatch, check_sampling, draw_positions, gather, n_step_batch
@@ -37,6 +38,7 @@ from llmagent_ros.learning.rl.store_lock import StoreLock
 from llmagent_ros.types import FloatArray, Transition
 
 _MAX_ACTIONS = 1 << 15  # int16 in the index
+_NO_IMAGE, _UNSEEN = -1, -2  # a text that has no mirror image; one that nobody has looked at yet
 
 
 @dataclass(config=ConfigDict(extra="forbid"), frozen=True)
@@ -76,6 +78,7 @@ class Replay:
         self._closed_vocabulary = tuple(vocabulary)
         self._actions = {phrase: number for number, phrase in enumerate(vocabulary)}
         self._features: FeatureFile | None = None
+        self._images: GrowingArray | None = None  # of each text the id of its mirror image
         self._index = ReplayIndex()
         self._store_lock = threading.RLock()  # the database and the feature file
         self._index_lock = threading.Lock()  # the arrays; taken after _store_lock, never before it
@@ -133,7 +136,8 @@ class Replay:
     @property
     def nbytes(self) -> int:
         """Memory that the arrays take; everything else is on disk."""
-        return self._index.nbytes + (self._features.nbytes if self._features else 0)
+        others = (each.nbytes for each in (self._features, self._images) if each is not None)
+        return self._index.nbytes + sum(others)
 
     def append(self, transitions: Sequence[Transition]) -> int:
         """Stores transitions and returns when they are safe on disk.
@@ -310,6 +314,57 @@ class Replay:
         with self._reading() as store:
             ids = [int(text_id) for text_id in self._feature_file().missing(limit, store.texts)]
             return list(zip(ids, store.scenes(ids), strict=True))
+
+    def use_mirror(self, rule: str) -> None:
+        """Says by which rule mirror images of texts are made; those of another rule are forgotten.
+
+        Raises:
+            StoreError: the replay is read-only, or not written.
+        """
+        with self._reading() as store:
+            if self._lock is None:
+                raise StoreError(f"{self.path}: opened read-only, takes no mirror images")
+            self._images = GrowingArray(np.int32)
+            self._note_images(store.use_mirror(rule))
+
+    def missing_images(self, limit: int) -> list[tuple[int, str]]:
+        """Up to `limit` (text id, text) whose mirror image nobody has put yet, oldest first."""
+        with self._reading() as store:
+            images = self._all_images(store.texts)
+            ids = [int(text_id) for text_id in np.flatnonzero(images == _UNSEEN)[:limit]]
+            return list(zip(ids, store.scenes(ids), strict=True))
+
+    def put_images(self, text_ids: Sequence[int], images: Sequence[str | None]) -> None:
+        """Keeps the mirror images of texts, None where a text has none. They become texts like others.
+
+        Raises:
+            StoreError: full, damaged or read-only.
+        """
+        with self._reading() as store:
+            self._note_images(store.put_images(text_ids, images))
+
+    def images(self, text_ids: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Ids of the mirror images of texts of any shape, below 0 where there is none (yet)."""
+        known = self._known_images().values  # without the lock, as for features
+        found = np.full(text_ids.shape, _UNSEEN, np.int64)
+        there = text_ids < len(known)
+        found[there] = known[text_ids[there]]
+        return found
+
+    def _note_images(self, pairs: Sequence[tuple[int, int]]) -> None:
+        if pairs:
+            texts, images = np.asarray(pairs, np.int64).T
+            self._all_images(int(texts.max()) + 1)[texts] = images
+
+    def _all_images(self, texts: int) -> NDArray[np.int32]:
+        known = self._known_images()
+        known.extend(np.full(max(0, texts - len(known)), _UNSEEN))
+        return known.values
+
+    def _known_images(self) -> GrowingArray:
+        if self._images is None:
+            raise StoreError(f"{self.path}: no mirror in use: call use_mirror first")
+        return self._images
 
     def state(self) -> dict[str, str | int]:
         """What a checkpoint keeps of the replay: which store, and how much was in it."""

@@ -168,6 +168,32 @@ class TransitionStore:
             self._texts, self._transitions = texts, count
             raise
 
+    def use_mirror(self, rule: str) -> list[tuple[int, int]]:
+        """(text id, id of its mirror image or -1) as they were put under this rule; those of another are dropped."""
+        with self._errors("written"), self._transaction():
+            self._db.execute("CREATE TABLE IF NOT EXISTS images(text INTEGER PRIMARY KEY, image INTEGER NOT NULL)")
+            if self._scalar("SELECT value FROM meta WHERE key = 'mirror'") != rule:
+                self._db.execute("DELETE FROM images")
+                self._db.execute("INSERT OR REPLACE INTO meta VALUES('mirror', ?)", (rule,))
+            return self._db.execute("SELECT text, image FROM images ORDER BY text").fetchall()
+
+    def put_images(self, text_ids: Sequence[int], images: Sequence[str | None]) -> list[tuple[int, int]]:
+        """Stores the mirror images of texts, None where there is none; returns (text id, image id or -1), both ways."""
+        texts = self._texts
+        try:
+            with self._errors("written"), self._transaction():
+                pairs: dict[int, int] = {}
+                for text_id, image in zip(text_ids, images, strict=True):
+                    image_id = -1 if image is None else self._text_id(image)
+                    pairs[text_id] = image_id
+                    if image_id >= 0:
+                        pairs[image_id] = text_id
+                self._db.executemany("INSERT OR REPLACE INTO images VALUES(?, ?)", pairs.items())
+                return list(pairs.items())
+        except BaseException:
+            self._texts = texts
+            raise
+
     def truncate(self, transitions: int) -> None:
         """Deletes all but the first `transitions`; their texts and labels stay."""
         with self._errors("written"), self._transaction():
