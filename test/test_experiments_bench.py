@@ -176,7 +176,7 @@ def test_a_peer_learns_from_numbers_and_is_evaluated_on_time(name: str) -> None:
     ("words", "problem"),
     [
         (["nope"], "unknown benchmark 'nope'; valid: cartpole, navigate, speed, transfer"),
-        (["cartpole", "--only", "sarsa"], "unknown method 'sarsa'; valid: dqn, full-rank adapter, llmagent, "),
+        (["cartpole", "--only", "sarsa"], "unknown method 'sarsa'; valid: dqn, full fine-tuning, llmagent, "),
     ],
 )
 def test_unknown_names(tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str], problem: str) -> None:

@@ -147,7 +147,8 @@ def test_margin_loss_by_hand() -> None:
     )
     shown = torch.tensor([0, 1, 2])
     # head 1: preferred by more than the margin 0; 1 + 0.5 - 0; a tie costs the margin. Head 2: 0.7 + 0.5 - 1; 0; 0.5
-    torch.testing.assert_close(margin_loss(values, shown, 0.5), torch.tensor([(0 + 1.5 + 0.5) / 3, (0.2 + 0 + 0.5) / 3]))
+    by_hand = torch.tensor([(0 + 1.5 + 0.5) / 3, (0.2 + 0 + 0.5) / 3])
+    torch.testing.assert_close(margin_loss(values, shown, 0.5), by_hand)
 
 
 def test_a_terminated_step_bootstraps_nothing() -> None:

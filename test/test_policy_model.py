@@ -304,6 +304,23 @@ def test_training_leaves_base_and_features_alone(model: LanguageModel) -> None:
     assert all(p.requires_grad for p in model.adapter_parameters()), "a pass without the adapter leaves it trainable"
 
 
+def test_the_whole_model_can_be_trained_in_place_of_an_adapter(folders: dict[str, Path]) -> None:
+    model, plain = tiny_language_model(folders["llama"], full=True), tiny_language_model(folders["llama"])
+    torch.testing.assert_close(model.phrase_log_probs(SCENES), plain.phrase_log_probs(SCENES), **TIGHT)
+    parameters = model.adapter_parameters()
+    assert sum(p.numel() for p in parameters) == sum(p.numel() for p in model._plain.parameters())
+    features, before = model.features(SCENES), model.adapter_state()
+    optimiser = torch.optim.SGD(parameters, lr=0.1)
+    model.phrase_log_probs(SCENES)[:, 0].sum().backward()
+    assert all(p.grad is not None for p in parameters)
+    optimiser.step()
+    assert not torch.allclose(model.phrase_log_probs(SCENES), plain.phrase_log_probs(SCENES), atol=1e-3)
+    assert torch.equal(model.features(SCENES), features), "the critic sees the frozen base"
+    torch.testing.assert_close(model.phrase_log_probs(SCENES, adapter=False), plain.phrase_log_probs(SCENES), **TIGHT)
+    model.load_adapter_state(before)
+    torch.testing.assert_close(model.phrase_log_probs(SCENES), plain.phrase_log_probs(SCENES), **TIGHT)
+
+
 def test_adapter_round_trip_in_place(folders: dict[str, Path], model: LanguageModel) -> None:
     before, parameters = model.adapter_state(), [id(p) for p in model.adapter_parameters()]
     initial = model.phrase_log_probs(SCENES).detach()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import warnings
 from collections.abc import Mapping, Sequence
@@ -40,6 +41,8 @@ class LanguageModelConfig:
             that were tuned to follow instructions.
         score: a phrase's score is the "mean" of its tokens' log-probabilities, or their "sum", which favours short
             phrases and is there to be measured against.
+        full: a copy of the whole model is trained in place of an adapter, and bundles hold all of it; only to measure
+            what an adapter is worth.
         rank, alpha: of LoRA (Hu et al. 2022). target_modules: names of linear layers, or "all-linear".
         max_tokens: longer prompts lose their beginning.
         seed: of the adapter's initial A; B starts at zero, so a new adapter acts as the base.
@@ -50,6 +53,7 @@ class LanguageModelConfig:
     dtype: str = "auto"
     chat: bool = False
     score: Literal["mean", "sum"] = "mean"
+    full: bool = False
     rank: int = Field(default=8, gt=0)
     alpha: int = Field(default=16, gt=0)
     target_modules: tuple[str, ...] | str = "all-linear"
@@ -97,7 +101,8 @@ class LanguageModel:
                 linear = {n.rsplit(".", 1)[-1] for n, m in base.named_modules() if isinstance(m, torch.nn.Linear)}
                 raise ModelError(f"target_modules {targets!r}: {error}; linear layers: {sorted(linear)}") from error
         self.model.eval()
-        self._adapter = self._adapter_by_file_name()
+        self._tuned = copy.deepcopy(self._plain).requires_grad_() if config.full else None
+        self._adapter = dict(self._tuned.named_parameters()) if self._tuned else self._adapter_by_file_name()
         self._base: Any = self.model.base_model.model
         self._merged = MergedCopy(self._plain, self.model, ADAPTER)
         self._phrases = self._tokenize_phrases()
@@ -131,10 +136,7 @@ class LanguageModel:
         Differentiable with respect to the adapter where gradients are enabled; else it is merged into the weights.
         """
         ids, mask = self.tokenize([self.form.prompt(scene, lessons) for scene in scenes])
-        if not adapter:
-            model = self._plain
-        else:
-            model = self._base if torch.is_grad_enabled() else self._merged.refresh()
+        model = self._adapted() if adapter else self._plain
         scores = self._scores_in_one_pass if self._one_pass else self._scores_by_cache
         return scores(model, ids, mask).log_softmax(-1)
 
@@ -176,7 +178,8 @@ class LanguageModel:
 
     def for_inference(self, *, adapter: bool) -> Any:
         """The Hugging Face model, with the adapter as it is now merged into it or without; not to be changed."""
-        return self._merged.refresh() if adapter else self._plain
+        with torch.no_grad():
+            return self._adapted() if adapter else self._plain
 
     # --- the adapter --------------------------------------------------------------------------------
 
@@ -221,6 +224,12 @@ class LanguageModel:
         if set(found) != set(get_peft_model_state_dict(self.model, adapter_name=ADAPTER)):
             raise ModelError(f"target_modules {self.config.target_modules!r}: only linear layers can be adapted")
         return found
+
+    def _adapted(self) -> Any:
+        """The model with what was trained of it: to train where gradients are enabled, else to compute with."""
+        if self._tuned is not None:
+            return self._tuned
+        return self._base if torch.is_grad_enabled() else self._merged.refresh()
 
     def _hidden(self, model: Any, ids: Tensor, mask: Tensor) -> Tensor:
         """Hidden states below the last layer, (B, T, width)."""
