@@ -405,6 +405,23 @@ def test_the_critic_prefers_what_was_demonstrated(bench: Bench) -> None:
 # --- never silently wrong -------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("what", ["critic", "adapter"])
+def test_nothing_that_is_not_finite_is_written(bench: Bench, tmp_path: Path, what: str) -> None:
+    """Whatever the losses said: here nothing was updated since it was spoiled."""
+    learner = bench.fed()
+    for _ in range(5):
+        learner.update()
+    learner.export(tmp_path / "good")
+    for number, write in enumerate((learner.export, learner.save)):
+        spoiled = next(iter(learner.critic.parameters() if what == "critic" else learner.model.adapter_parameters()))
+        with torch.no_grad():
+            spoiled.view(-1)[0] = math.nan
+        with pytest.raises(DivergenceError, match=f"{what} holds values"):
+            write(tmp_path / f"bad {number}")
+        assert not (tmp_path / f"bad {number}").exists()
+        assert same(learner.critic.state(), load_bundle(tmp_path / "good").critic), "the last good state acts on"
+
+
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
 def test_a_reward_that_is_not_finite_cannot_enter(bench: Bench, bad: float) -> None:
     learner = bench.fed()

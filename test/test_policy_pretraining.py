@@ -54,6 +54,15 @@ def test_scene_numbers_are_one_token_each() -> None:
     assert {len(ids) for ids in tokenizer()(numbers, add_special_tokens=False).input_ids} == {1}
 
 
+def test_a_frequent_quantity_is_one_token_with_its_name() -> None:
+    made = train_tokenizer(["red ball left 40 at 2.5. clear left front 1.3 left 2.9. pole -2.8. row 3."] * 50, 1024)
+    told = made.convert_ids_to_tokens(made(" left 40 left front 1.3 left 2.9 pole -2.8. row 3").input_ids)
+    plain = [token.replace("\u0120", " ") for token in told[1:]]
+    assert plain == [" left 40", " left front 1.3", " left 2.9", " pole -2.8", ".", " row 3"]
+    rare = made.convert_ids_to_tokens(made(" left 70").input_ids)
+    assert [token.replace("\u0120", " ") for token in rare[1:]] == [" left", " 70"]
+
+
 def test_a_prompt_begins_with_the_beginning() -> None:
     tokens = tokenizer()("cell 0.3").input_ids
     assert tokens[0] == tokenizer().bos_token_id

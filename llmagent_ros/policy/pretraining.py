@@ -31,7 +31,7 @@ from llmagent_ros.policy.logs import LoggedStep
 from llmagent_ros.policy.prompt import PromptFormat
 
 PAD, BOS, EOS = "<pad>", "<s>", "</s>"
-_WORDS_AND_NUMBERS = r" ?-?\d+\.\d| ?-?\d+| ?\p{L}+| ?[^\s\p{L}\d]|\s+"
+_PIECES = r"(?: ?\p{L}+){1,2} -?\d+\.\d| ?\p{L}+ -?\d+| ?-?\d+\.\d| ?-?\d+| ?\p{L}+| ?[^\s\p{L}\d]|\s+"
 CHECKPOINT_STEPS = 250
 
 
@@ -42,7 +42,7 @@ class PretrainConfig:
     layers: int = 3
     width: int = 128
     heads: int = 8
-    vocabulary: int = 1024
+    vocabulary: int = 3072
     max_positions: int = 1024
     batch_size: int = 32
     steps: int = 5000
@@ -64,11 +64,15 @@ def corpus(steps: Sequence[LoggedStep], form: PromptFormat) -> list[str]:
 
 
 def train_tokenizer(texts: Iterable[str], vocabulary: int) -> PreTrainedTokenizerFast:
-    """A byte-level BPE in which the rounded numbers of scene text are one token each, and any text has tokens."""
+    """A byte-level BPE in which a number and one or two words before it may become one token, and any text has tokens.
+
+    Superwords (SuperBPE, Liu et al. 2025) say a part of a scene at once, "left front 1.3": fewer tokens are read,
+    and what a number is of need not be put together by attention. Rare numbers are tokens of their own.
+    """
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
-            pre_tokenizers.Split(Regex(_WORDS_AND_NUMBERS), behavior="isolated"),
+            pre_tokenizers.Split(Regex(_PIECES), behavior="isolated"),
             pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
         ]
     )
@@ -198,6 +202,7 @@ def train(
     """
     encoder = _Encoder(tokenizer, form)
     optimiser = torch.optim.AdamW(model.parameters(), lr=config.learning_rate, weight_decay=0.01, betas=(0.9, 0.98))
+    ends = np.cumsum([len(step.next_scene) for step in steps])  # who says more is drawn as much more often
     start = time.monotonic()
     model.train()
     done = _resume(checkpoint, model, optimiser, config)
@@ -205,7 +210,7 @@ def train(
         rng = np.random.default_rng([config.seed, done])
         for group in optimiser.param_groups:
             group["lr"] = config.learning_rate * _schedule(done, config)
-        picked = rng.integers(len(steps), size=config.batch_size)
+        picked = np.searchsorted(ends, rng.random(config.batch_size) * ends[-1], side="right")
         recall = rng.random(config.batch_size) < config.recall_share
         noise = [rng if some else None for some in rng.random(config.batch_size) < config.noise_share]
         chosen = [

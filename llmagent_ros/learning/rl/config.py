@@ -44,7 +44,7 @@ class LearnerConfig:
         max_gradient: norm at which gradients are clipped. max_loss: a critic loss beyond it is divergence.
     """
 
-    gamma: Annotated[float, Field(gt=0, lt=1)] = 0.97
+    gamma: Annotated[float, Field(gt=0, lt=1)] = 0.985
     n_step: Annotated[int, Field(gt=0)] = 3
     beta: Positive = 0.05
     disagreement: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0

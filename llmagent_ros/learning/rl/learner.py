@@ -255,13 +255,24 @@ class Learner:
             loss.backward()
             norm = float(nn.utils.clip_grad_norm_(parameters, self.config.max_gradient))
         if not math.isfinite(norm):
-            for critic in (self.critic, self._target, self.average):
-                critic.load_state(self._good[0])
-            self.model.load_adapter_state(self._good[1])
-            for each in (self._critic_optimiser, self._actor_optimiser):
-                each.state.clear()  # moments that the bad steps went into
+            self._go_back()
             raise DivergenceError(f"{who} loss {size:.4g}, gradient norm {norm:.4g} after {self.updates} updates")
         optimiser.step()
+
+    def _go_back(self) -> None:
+        for critic in (self.critic, self._target, self.average):
+            critic.load_state(self._good[0])
+        self.model.load_adapter_state(self._good[1])
+        for each in (self._critic_optimiser, self._actor_optimiser):
+            each.state.clear()  # moments that the bad steps went into
+
+    def _check_finite(self) -> None:
+        """What is written or deployed is looked at once more, whatever the losses said."""
+        critics = (*self.critic.parameters(), *self._target.parameters(), *self.average.parameters())
+        for who, parameters in (("critic", critics), ("adapter", tuple(self._adapter))):
+            if not all(bool(parameter.isfinite().all()) for parameter in parameters):
+                self._go_back()
+                raise DivergenceError(f"{who} holds values that are not finite after {self.updates} updates")
 
     def _demo_share(self) -> float | None:
         return self.config.demo_share if self.replay.demonstrations else None
@@ -269,7 +280,12 @@ class Learner:
     # --- results -----------------------------------------------------------------------------------------
 
     def deploy(self) -> None:
-        """What was learned so far counts as deployed: the KL term holds on to it, and divergence goes back to it."""
+        """What was learned so far counts as deployed: the KL term holds on to it, and divergence goes back to it.
+
+        Raises:
+            DivergenceError: it holds values that are not finite; critic and adapter are as last deployed.
+        """
+        self._check_finite()
         self._deployed = self.model.adapter_state()
         self._good = (self.average.state(), dict(self._deployed))
 
@@ -299,7 +315,11 @@ class Learner:
 
         Args:
             callers: facts of the caller's, as JSON, which `load` gives back.
+
+        Raises:
+            DivergenceError: as `deploy`; nothing was written.
         """
+        self._check_finite()
         modules = {
             "critic": self.critic.state(),
             "target": self._target.state(),
