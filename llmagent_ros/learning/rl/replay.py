@@ -79,6 +79,7 @@ class Replay:
         self._actions = {phrase: number for number, phrase in enumerate(vocabulary)}
         self._features: FeatureFile | None = None
         self._images: GrowingArray | None = None  # of each text the id of its mirror image
+        self._looked_at = 0  # all texts below were looked at for theirs
         self._index = ReplayIndex()
         self._store_lock = threading.RLock()  # the database and the feature file
         self._index_lock = threading.Lock()  # the arrays; taken after _store_lock, never before it
@@ -324,14 +325,16 @@ class Replay:
         with self._reading() as store:
             if self._lock is None:
                 raise StoreError(f"{self.path}: opened read-only, takes no mirror images")
-            self._images = GrowingArray(np.int32)
+            self._images, self._looked_at = GrowingArray(np.int32), 0
             self._note_images(store.use_mirror(rule))
 
     def missing_images(self, limit: int) -> list[tuple[int, str]]:
         """Up to `limit` (text id, text) whose mirror image nobody has put yet, oldest first."""
         with self._reading() as store:
             images = self._all_images(store.texts)
-            ids = [int(text_id) for text_id in np.flatnonzero(images == _UNSEEN)[:limit]]
+            unseen = self._looked_at + np.flatnonzero(images[self._looked_at :] == _UNSEEN)
+            self._looked_at = int(unseen[0]) if len(unseen) else len(images)
+            ids = [int(text_id) for text_id in unseen[:limit]]
             return list(zip(ids, store.scenes(ids), strict=True))
 
     def put_images(self, text_ids: Sequence[int], images: Sequence[str | None]) -> None:
