@@ -141,7 +141,7 @@ def test_an_explosion_ends_the_run_and_leaves_the_last_good_files(lake: str, tmp
             with torch.no_grad():
                 next(trainer.learner.critic.parameters()).fill_(float("nan"))
 
-    with pytest.raises(DivergenceError, match="critic"):
+    with pytest.raises(DivergenceError, match=r"critic (loss nan|holds values that are not finite)"):
         runs.train(config, tmp_path / "run", save_every=50, on_step=spoil)
     assert all(bool(t.isfinite().all()) for t in tensors(tmp_path / "run").values() if t.is_floating_point())
     runs.evaluate_run(tmp_path / "run", 2)
