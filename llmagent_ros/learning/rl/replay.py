@@ -30,7 +30,8 @@ from pydantic.dataclasses import dataclass
 
 from llmagent_ros.errors import ConfigError, StoreError
 from llmagent_ros.learning.rl.feature_file import FeatureFile
-from llmagent_ros.learning.rl.replay_index import TERMINATED, TRUNCATED, GrowingArray, ReplayIndex
+from llmagent_ros.learning.rl.mirror_images import MirrorImages
+from llmagent_ros.learning.rl.replay_index import TERMINATED, TRUNCATED, ReplayIndex
 from llmagent_ros.learning.rl.replay_rows import check_transition
 from llmagent_ros.learning.rl.replay_store import EpisodeSummary, TransitionStore
 from llmagent_ros.learning.rl.sampling import NStepBatch, check_sampling, draw_positions, gather, n_step_batch
@@ -38,7 +39,6 @@ from llmagent_ros.learning.rl.store_lock import StoreLock
 from llmagent_ros.types import FloatArray, Transition
 
 _MAX_ACTIONS = 1 << 15  # int16 in the index
-_NO_IMAGE, _UNSEEN = -1, -2  # a text that has no mirror image; one that nobody has looked at yet
 
 
 @dataclass(config=ConfigDict(extra="forbid"), frozen=True)
@@ -78,8 +78,7 @@ class Replay:
         self._closed_vocabulary = tuple(vocabulary)
         self._actions = {phrase: number for number, phrase in enumerate(vocabulary)}
         self._features: FeatureFile | None = None
-        self._images: GrowingArray | None = None  # of each text the id of its mirror image
-        self._looked_at = 0  # all texts below were looked at for theirs
+        self._images: MirrorImages | None = None
         self._index = ReplayIndex()
         self._store_lock = threading.RLock()  # the database and the feature file
         self._index_lock = threading.Lock()  # the arrays; taken after _store_lock, never before it
@@ -325,16 +324,13 @@ class Replay:
         with self._reading() as store:
             if self._lock is None:
                 raise StoreError(f"{self.path}: opened read-only, takes no mirror images")
-            self._images, self._looked_at = GrowingArray(np.int32), 0
-            self._note_images(store.use_mirror(rule))
+            self._images = MirrorImages()
+            self._images.note(store.use_mirror(rule))
 
     def missing_images(self, limit: int) -> list[tuple[int, str]]:
         """Up to `limit` (text id, text) whose mirror image nobody has put yet, oldest first."""
         with self._reading() as store:
-            images = self._all_images(store.texts)
-            unseen = self._looked_at + np.flatnonzero(images[self._looked_at :] == _UNSEEN)
-            self._looked_at = int(unseen[0]) if len(unseen) else len(images)
-            ids = [int(text_id) for text_id in unseen[:limit]]
+            ids = self._mirror_images().unseen(limit, store.texts)
             return list(zip(ids, store.scenes(ids), strict=True))
 
     def put_images(self, text_ids: Sequence[int], images: Sequence[str | None]) -> None:
@@ -344,30 +340,11 @@ class Replay:
             StoreError: full, damaged or read-only.
         """
         with self._reading() as store:
-            self._note_images(store.put_images(text_ids, images))
+            self._mirror_images().note(store.put_images(text_ids, images))
 
     def images(self, text_ids: NDArray[np.int64]) -> NDArray[np.int64]:
         """Ids of the mirror images of texts of any shape, below 0 where there is none (yet)."""
-        known = self._known_images().values  # without the lock, as for features
-        found = np.full(text_ids.shape, _UNSEEN, np.int64)
-        there = text_ids < len(known)
-        found[there] = known[text_ids[there]]
-        return found
-
-    def _note_images(self, pairs: Sequence[tuple[int, int]]) -> None:
-        if pairs:
-            texts, images = np.asarray(pairs, np.int64).T
-            self._all_images(int(texts.max()) + 1)[texts] = images
-
-    def _all_images(self, texts: int) -> NDArray[np.int32]:
-        known = self._known_images()
-        known.extend(np.full(max(0, texts - len(known)), _UNSEEN))
-        return known.values
-
-    def _known_images(self) -> GrowingArray:
-        if self._images is None:
-            raise StoreError(f"{self.path}: no mirror in use: call use_mirror first")
-        return self._images
+        return self._mirror_images().get(text_ids)  # without the lock, as for features
 
     def state(self) -> dict[str, str | int]:
         """What a checkpoint keeps of the replay: which store, and how much was in it."""
@@ -398,6 +375,11 @@ class Replay:
         if self._features is None:
             raise StoreError(f"{self.path}: no base in use: call use_base first")
         return self._features
+
+    def _mirror_images(self) -> MirrorImages:
+        if self._images is None:
+            raise StoreError(f"{self.path}: no mirror in use: call use_mirror first")
+        return self._images
 
     def _action(self, phrase: str) -> int:
         if phrase not in self._actions:
