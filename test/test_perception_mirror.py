@@ -39,12 +39,14 @@ def changed(contract: RobotContract, **changes: Any) -> RobotContract:
 def test_a_scene_by_hand() -> None:
     scene = (
         "turn left at the red ball. red ball right 30 at 4.5. blue pillar ahead at 1.0 before. clear ahead 0.5 "
-        "left front 5.0 left unknown back 1.0 right 2.0 right front 2.5. moving -0.3 turning 1.3. "
+        "left front 5.0 left unknown back 1.0 right 2.0 right front 2.5. "
+        "free forward 1.0 curve left 0.2 curve right unknown back 0.5. moving -0.3 turning 1.3. "
         "did turn left, back, curve right."
     )
     assert mirror().scene(scene) == (
         "turn right at the red ball. red ball left 30 at 4.5. blue pillar ahead at 1.0 before. clear ahead 0.5 "
-        "left front 2.5 left 2.0 back 1.0 right unknown right front 5.0. moving -0.3 turning -1.3. "
+        "left front 2.5 left 2.0 back 1.0 right unknown right front 5.0. "
+        "free forward 1.0 curve left unknown curve right 0.2 back 0.5. moving -0.3 turning -1.3. "
         "did turn right, back, curve left."
     )
     phrases = CONTRACT.phrases
@@ -95,7 +97,10 @@ def _reflected_image(image: CameraImage) -> CameraImage:
     return dataclasses.replace(image, rgb=image.rgb[:, ::-1].copy(), cx=image.rgb.shape[1] - 1 - image.cx)
 
 
-WORDS = st.sampled_from(["left", "right", "ahead", "turning 0.3.", "did turn left, x.", "red ball", "-1.0", "clear"])
+WORDS = st.sampled_from(
+    ["left", "right", "ahead", "turning 0.3.", "did turn left, x.", "red ball", "-1.0", "clear", "free"]
+    + ["free forward 1.0 curve left 0.2 curve right unknown back 0.3.", "free unknown."]
+)
 
 
 @given(st.lists(WORDS, max_size=12))

@@ -25,21 +25,23 @@ def one_hot(phrase: str) -> list[float]:
 def test_a_scene_by_hand() -> None:
     scene = (
         "go to the red ball. red ball right 30 at 4.5. blue pillar ahead at 1.0 before. clear ahead 0.5 left front 5.0 "
-        "left unknown back 1.0 right 2.0 right front 2.5. moving -0.3 turning 1.3. did turn left, back."
+        "left unknown back 1.0 right 2.0 right front 2.5. "
+        "free forward 0.5 curve left unknown curve right 2.0 back 0.0. moving -0.3 turning 1.3. did turn left, back."
     )
     numbers = NUMBERS(scene)
-    assert len(numbers) == NUMBERS.size == 36
+    assert len(numbers) == NUMBERS.size == 40
     right = math.radians(-30)
     assert numbers[:5] == pytest.approx([1, 0, math.cos(right), math.sin(right), 0.9], abs=1e-6)
     assert numbers[5:10] == pytest.approx([0, 1, 1, 0, 0.2], abs=1e-6)
     assert numbers[10:16] == pytest.approx([0.1, 1.0, -1.0, 0.2, 0.4, 0.5])
-    assert numbers[16:18] == pytest.approx([-0.3, 1.3])
-    assert numbers[18:].tolist() == [0.0] * 6 + one_hot("turn left") + one_hot("back")
+    assert numbers[16:20] == pytest.approx([0.25, -1.0, 1.0, 0.0])
+    assert numbers[20:22] == pytest.approx([-0.3, 1.3])
+    assert numbers[22:].tolist() == [0.0] * 6 + one_hot("turn left") + one_hot("back")
 
 
 def test_what_is_unknown_or_absent() -> None:
-    scene = "go to the red ball. red ball not seen. clear unknown. moving unknown. did nothing."
-    assert NUMBERS(scene).tolist() == [0.0] * 10 + [-1.0] * 6 + [0.0] * 20
+    scene = "go to the red ball. red ball not seen. clear unknown. free unknown. moving unknown. did nothing."
+    assert NUMBERS(scene).tolist() == [0.0] * 10 + [-1.0] * 10 + [0.0] * 20
     assert NUMBERS("go to the red ball. red ball unknown. no object.")[:10].tolist() == [0.0] * 10
 
 

@@ -81,6 +81,7 @@ def test_everything_known_by_hand() -> None:
     assert made.text == (
         "go to the red ball. red ball not seen. "
         "clear ahead 1.0 left front 1.8 left 2.8 back 2.8 right 0.0 right front 0.3. "
+        "free forward 0.4 curve left 2.0 curve right 0.3 back 2.0. "
         "moving 0.5 turning -0.9. did nothing."
     )
     assert made.unknown == ()
@@ -89,8 +90,9 @@ def test_everything_known_by_hand() -> None:
 
 def test_nothing_known() -> None:
     made = scene()
-    assert made.text == "go to the red ball. red ball unknown. clear unknown. moving unknown. did nothing."
-    assert made.unknown == ("objects", "scan", "motion")
+    unknown = "red ball unknown. clear unknown. free unknown. moving unknown."
+    assert made.text == f"go to the red ball. {unknown} did nothing."
+    assert made.unknown == ("objects", "scan", "free", "motion")
 
 
 def test_no_task() -> None:
@@ -169,7 +171,7 @@ def test_readings_go_stale_while_time_goes_on() -> None:
     perception = Perception(CONTRACT)
     feed(perception, scan(), odometry(), image())
     assert perception.scene(10.0).unknown == ()
-    assert perception.scene(11.0).unknown == ("objects", "scan", "motion")
+    assert perception.scene(11.0).unknown == ("objects", "scan", "free", "motion")
 
 
 @pytest.mark.parametrize("field", ["x", "y", "yaw", "linear", "angular"])

@@ -193,7 +193,8 @@ def test_a_chat_prompt_is_a_users_message_and_the_phrase_the_answer(talking: Pat
 def test_chat_features_are_of_what_follows_the_scene(talking: Path) -> None:
     model, plain = tiny_language_model(talking, chat=True), tiny_language_model(talking)
     after = model.tokenizer(f"{model.form.cue}</turn><robot>", add_special_tokens=False).input_ids
-    assert model.feature_size == (1 + len(after)) * 32 > plain.feature_size
+    cue = plain.tokenizer(plain.form.cue, add_special_tokens=False).input_ids
+    assert len(after) > len(cue) and model.feature_size - plain.feature_size == (len(after) - len(cue)) * 32
     assert model.feature_digest != plain.feature_digest
     assert torch.isfinite(model.features(SCENES)).all()
 

@@ -14,7 +14,7 @@ from llmagent_ros.experiments.exploration import explore
 from llmagent_ros.policy.features import fit_projection
 from llmagent_ros.policy.language_model import SHIPPED_BASE, LanguageModel, LanguageModelConfig
 
-COMPONENTS = 256
+COMPONENTS = 384
 _SCENES = 3000  # of each environment
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from llmagent_ros.contract import ActionCommand, RobotContract
 from llmagent_ros.perception.description import EnvironmentDescription, NumberPart
@@ -43,7 +43,8 @@ def robot_mirror(contract: RobotContract) -> Mirror | None:
     camera = contract.sensors.camera
     if phrases is None or sectors is None or (camera is not None and camera.yaw % 360):
         return None
-    return Mirror(contract.phrases, phrases, _RobotScene(tuple(contract.objects), phrases, sectors))
+    driving = {phrase: phrases[phrase] for phrase, action in contract.actions.items() if action.linear}
+    return Mirror(contract.phrases, phrases, _RobotScene(tuple(contract.objects), phrases, sectors, driving))
 
 
 def description_mirror(description: EnvironmentDescription) -> Mirror | None:
@@ -78,18 +79,25 @@ def _partners(things: Mapping[str, object], reflect: Callable[..., object]) -> d
 class _RobotScene:
     """Scenes as `perception/text.py` says them: sides change places, turning its sign; names of objects stay."""
 
-    def __init__(self, objects: tuple[str, ...], phrases: Mapping[str, str], sectors: Mapping[str, str]) -> None:
-        self._phrases, self._sectors = phrases, sectors
+    def __init__(
+        self,
+        objects: tuple[str, ...],
+        phrases: Mapping[str, str],
+        sectors: Mapping[str, str],
+        driving: Mapping[str, str],
+    ) -> None:
+        self._phrases = phrases
+        self._listed = {"clear": sectors, "free": driving}
         names = "|".join(re.escape(name) for name in sorted(objects, key=len, reverse=True)) or "(?!)"
-        values = " ".join(rf"{re.escape(name)} (?:{UNKNOWN}|{_NUMBER})" for name in sectors)
+        listed = "|".join(rf"\b{word} (?P<{word}>{_list(of)})(?=\.)" for word, of in self._listed.items() if of)
         self._pattern = re.compile(
-            rf"(?P<object>{names})|clear (?P<clear>{values})(?=\.)|\bdid (?P<did>[^.]+)(?=\.)"
+            rf"(?P<object>{names})|{listed}|\bdid (?P<did>[^.]+)(?=\.)"
             rf"|\bturning (?P<turning>-?{_NUMBER})(?=\.)|\b(?P<side>left|right)\b"
         )
-        self._clear = re.compile(" ".join(rf"{re.escape(name)} (\S+)" for name in sectors))
+        self._values = {word: re.compile(_list(of, "(", ")")) for word, of in self._listed.items()}
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({self._pattern.pattern!r}, {self._phrases}, {self._sectors})"
+        return f"{type(self).__name__}({self._pattern.pattern!r}, {self._phrases}, {self._listed})"
 
     def __call__(self, text: str) -> str:
         return self._pattern.sub(self._reflected, text)
@@ -102,12 +110,17 @@ class _RobotScene:
             return f"turning {_negated(found[kind])}"
         if kind == "did":
             return f"did {', '.join(self._phrases.get(phrase, phrase) for phrase in found[kind].split(', '))}"
-        if kind == "clear":
-            match = self._clear.fullmatch(found[kind])
+        if kind in self._listed:
+            match, partners = self._values[kind].fullmatch(found[kind]), self._listed[kind]
             assert match is not None
-            values = dict(zip(self._sectors, match.groups(), strict=True))
-            return "clear " + " ".join(f"{name} {values[other]}" for name, other in self._sectors.items())
+            values = dict(zip(partners, match.groups(), strict=True))
+            return f"{kind} " + " ".join(f"{name} {values[other]}" for name, other in partners.items())
         return said
+
+
+def _list(names: Iterable[str], before: str = "(?:", after: str = ")") -> str:
+    """A pattern of each name with a number or "unknown"."""
+    return " ".join(rf"{re.escape(name)} {before}{UNKNOWN}|{_NUMBER}{after}" for name in names)
 
 
 class _DescribedScene:

@@ -21,8 +21,9 @@ class SceneNumbers:
 
     In this order: for each of `max_objects` objects, the one that the task names first: seen now, remembered, cosine
     and sine of its bearing, distance / max_clearance (all 0 when it is not seen); for each sector: clearance /
-    max_clearance, -1 when unknown; forward speed and turning as said; for each of the last `history` actions, newest
-    last: one 1 among as many numbers as there are phrases.
+    max_clearance, -1 when unknown; for each phrase that drives: free way / lookahead, -1 when unknown; forward speed
+    and turning as said; for each of the last `history` actions, newest last: one 1 among as many numbers as there are
+    phrases.
 
     Args:
         contract: its scene must have all parts.
@@ -34,6 +35,9 @@ class SceneNumbers:
         self._objects = re.compile(rf"({names}) (?:{_PLACE}|not seen\.|{UNKNOWN}\.)")
         sectors = " ".join(rf"{re.escape(name)} ({UNKNOWN}|\d+(?:\.\d+)?)" for name in contract.scene.sectors)
         self._sectors = re.compile(rf"clear {sectors}\.")
+        self._driving = [phrase for phrase, action in contract.actions.items() if action.linear]
+        ways = " ".join(rf"{re.escape(phrase)} ({UNKNOWN}|\d+(?:\.\d+)?)" for phrase in self._driving)
+        self._free = re.compile(rf"free {ways}\.")
         self._motion = re.compile(rf"moving {_SIGNED} turning {_SIGNED}\.")
         self._history = re.compile(r"did ([^.]*)\.")
 
@@ -41,14 +45,16 @@ class SceneNumbers:
     def size(self) -> int:
         form = self._contract.scene
         actions = form.history * len(self._contract.phrases)
-        return _OBJECT_NUMBERS * form.max_objects + len(form.sectors) + 2 + actions
+        return _OBJECT_NUMBERS * form.max_objects + len(form.sectors) + len(self._driving) + 2 + actions
 
     def __call__(self, scene: str) -> FloatArray:
         """(size,) float32."""
         rest = scene.partition(". ")[2]  # after the instruction, which names objects too
+        form = self._contract.scene
+        clear = _distances(self._sectors.search(rest), len(form.sectors), form.max_clearance)
+        free = _distances(self._free.search(rest), len(self._driving), form.lookahead)
         return np.array(
-            [*self._say_objects(rest), *self._say_sectors(rest), *self._say_motion(rest), *self._say_history(rest)],
-            np.float32,
+            [*self._say_objects(rest), *clear, *free, *self._say_motion(rest), *self._say_history(rest)], np.float32
         )
 
     def _say_objects(self, text: str) -> list[float]:
@@ -64,13 +70,6 @@ class SceneNumbers:
             numbers += [*seen, math.cos(bearing), math.sin(bearing), far]
         return numbers + [0.0] * (_OBJECT_NUMBERS * most - len(numbers))
 
-    def _say_sectors(self, text: str) -> list[float]:
-        found = self._sectors.search(text)
-        if found is None:
-            return [-1.0] * len(self._contract.scene.sectors)
-        limit = self._contract.scene.max_clearance
-        return [-1.0 if value == UNKNOWN else float(value) / limit for value in found.groups()]
-
     def _say_motion(self, text: str) -> list[float]:
         found = self._motion.search(text)
         return [0.0, 0.0] if found is None else [float(value) for value in found.groups()]
@@ -81,3 +80,9 @@ class SceneNumbers:
         rows = [[float(phrase == one) for phrase in phrases] for one in done if one in phrases]
         missing = self._contract.scene.history - len(rows)
         return [value for row in [[0.0] * len(phrases)] * missing + rows for value in row]
+
+
+def _distances(found: re.Match[str] | None, count: int, limit: float) -> list[float]:
+    if found is None:
+        return [-1.0] * count
+    return [-1.0 if value == UNKNOWN else float(value) / limit for value in found.groups()]

@@ -11,6 +11,7 @@ import numpy as np
 
 from llmagent_ros.contract import RobotContract
 from llmagent_ros.perception import text as say
+from llmagent_ros.perception.free_path import free_paths
 from llmagent_ros.perception.objects import ObjectFinder
 from llmagent_ros.perception.scan import is_blind, sector_clearances
 from llmagent_ros.types import CameraImage, LaserScan, Odometry, Scene
@@ -50,6 +51,7 @@ class Perception:
             "task": lambda now: say.say_task(self._task),
             "objects": self._say_objects,
             "scan": self._say_scan,
+            "free": self._say_free,
             "motion": self._say_motion,
             "history": lambda now: say.say_history(list(self._actions)),
         }
@@ -156,15 +158,26 @@ class Perception:
         )
 
     def _say_scan(self, now: float) -> str:
-        scan, form = self._fresh_scan(now), self._contract.scene
-        if scan is None or len(scan.ranges) == 0 or is_blind(scan):
+        scan, form = self._usable_scan(now), self._contract.scene
+        if scan is None:
             return say.say_scan(None)
         radius = self._contract.footprint_radius
         return say.say_scan(sector_clearances(scan, form.sectors, radius, form.max_clearance))
 
+    def _say_free(self, now: float) -> str:
+        scan, contract = self._usable_scan(now), self._contract
+        if scan is None:
+            return say.say_free(None)
+        lookahead = contract.scene.lookahead
+        return say.say_free(free_paths(scan, contract.actions, contract.footprint_radius, lookahead))
+
     def _say_motion(self, now: float) -> str:
         odometry = self._fresh_odometry(now)
         return say.say_motion(None, None) if odometry is None else say.say_motion(odometry.linear, odometry.angular)
+
+    def _usable_scan(self, now: float) -> LaserScan | None:
+        scan = self._fresh_scan(now)
+        return None if scan is None or len(scan.ranges) == 0 or is_blind(scan) else scan
 
     def _fresh_scan(self, now: float) -> LaserScan | None:
         sensor = self._contract.sensors.scan

@@ -71,6 +71,14 @@ def say_scan(clearances: Mapping[str, float | None] | None) -> str:
     return f"clear {' '.join(parts)}."
 
 
+def say_free(metres: Mapping[str, float | None] | None) -> str:
+    """How far each phrase that drives may be kept up."""
+    if metres is None:
+        return f"free {UNKNOWN}."
+    parts = [f"{phrase} {UNKNOWN if way is None else f'{way:.1f}'}" for phrase, way in metres.items()]
+    return f"free {' '.join(parts) or 'nowhere'}."
+
+
 def say_motion(linear: float | None, angular: float | None) -> str:
     """Own motion: m/s forward and rad/s to the left."""
     if linear is None or angular is None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -15,30 +16,65 @@ from torch import Tensor
 from llmagent_ros.errors import ModelError
 
 PROJECTION = "projection.safetensors"
-_MAX_FEATURES = 1024  # a wide model gives fewer of its cue's tokens
+_MOST = 2048  # numbers before the projection; a wide model gives fewer parts
+_ENOUGH = 8  # parts of that size from which on statistics of several layers are among them
 
 
-def cue_tokens(prompts: Sequence[Sequence[int]], width: int) -> int:
-    """How many of the last tokens give features, for hidden states of size `width`.
+@dataclass(frozen=True)
+class Pooling:
+    """Which hidden states of a prompt become its features; each part is standardised on its own.
+
+    Attributes:
+        layers: indices into the hidden states, 0 those of the tokens themselves: the mean over all tokens is taken.
+        squares: whether the mean of the squares is, too: a mean alone cannot tell a few strong states from many weak
+            ones (statistics pooling, Snyder et al. 2018).
+        tokens: how many of the last tokens' states of the last of these layers follow by themselves.
+    """
+
+    layers: tuple[int, ...]
+    squares: bool
+    tokens: int
+
+    @property
+    def parts(self) -> int:
+        """How many vectors of a hidden state's size."""
+        return len(self.layers) * (1 + self.squares) + self.tokens
+
+    def __call__(self, hidden: Sequence[Tensor], mask: Tensor) -> Tensor:
+        """(B, parts * width).
+
+        Args:
+            hidden: of every layer, each (B, T, width), of left-padded prompts. mask: 1 for tokens, (B, T).
+        """
+        shares = (mask / mask.sum(-1, keepdim=True))[..., None]
+        parts: list[Tensor] = []
+        for layer in self.layers:
+            states = _standardised(hidden[layer].float())
+            means = [states, states.square()] if self.squares else [states]
+            parts += [_standardised((each * shares).sum(1, keepdim=True)) for each in means]
+        return torch.cat([*parts, states[:, -self.tokens :]], dim=1).flatten(1)
+
+
+def pooling_of(prompts: Sequence[Sequence[int]], width: int, depth: int) -> Pooling:
+    """How a model of `depth` layers and hidden states of size `width` is pooled.
+
+    The states below the last layer: those above it only serve to predict the next word. Of a narrow model also those of
+    the tokens and of the middle, as its deeper ones have forgotten which number was which.
 
     Args:
         prompts: tokens of two prompts of scenes that end differently: what they share at their ends is the cue.
     """
     first, second = (list(reversed(tokens)) for tokens in prompts)
     shared = sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], zip(first, second, strict=False)))
-    return max(1, min(shared, _MAX_FEATURES // width - 1))
+    last, budget = depth - 1, _MOST // width
+    many = budget >= _ENOUGH
+    layers = tuple(sorted({0, last // 2, last})) if many else (last,)
+    statistics = len(layers) * (2 if many else 1)
+    return Pooling(layers, many, max(1, min(shared, budget - statistics)))
 
 
-def cue_features(hidden: Tensor, mask: Tensor, tokens: int) -> Tensor:
-    """Mean over a prompt's tokens, then its last `tokens` tokens; (B, (1 + tokens) * width).
-
-    Args:
-        hidden: hidden states of one layer, (B, T, width), of left-padded prompts. mask: 1 for tokens, (B, T).
-    """
-    states = torch.nn.functional.layer_norm(hidden, hidden.shape[-1:])
-    mean = (states * (mask / mask.sum(-1, keepdim=True))[..., None]).sum(1, keepdim=True)
-    mean = torch.nn.functional.layer_norm(mean, mean.shape[-1:])
-    return torch.cat([mean, states[:, -tokens:]], dim=1).flatten(1)
+def _standardised(states: Tensor) -> Tensor:
+    return torch.nn.functional.layer_norm(states, states.shape[-1:])
 
 
 class Projection:

@@ -7,13 +7,16 @@ from collections.abc import Mapping, Sequence
 
 from llmagent_ros.errors import ConfigError
 
-_HISTORY = re.compile(r"did ([^.]*)\.")
+_HISTORY = re.compile(r"\bdid ([^.]*)\.")
+_WAY = r"([a-z][a-z ]*?) (unknown|\d+\.\d)"
+_FREE = re.compile(rf"\bfree ((?:{_WAY} )*{_WAY})\.(?!\d)")
 
 
 class Grounding:
     """Lets a policy that has learned one vocabulary act in another.
 
-    What was done is told in the words that it knows, and what it chooses is said in those that are spoken.
+    What was done, and which ways are free, is told in the words that it knows, and what it chooses is said in those
+    that are spoken.
 
     Args:
         known: the phrases of the policy, by index.
@@ -24,7 +27,7 @@ class Grounding:
     """
 
     def __init__(self, known: Sequence[str], meaning: Mapping[str, str]) -> None:
-        self._meaning = dict(meaning)
+        self._known, self._meaning = tuple(known), dict(meaning)
         foreign = sorted(set(meaning.values()) - set(known))
         if foreign:
             raise ConfigError(f"meaning {foreign[0]!r} is none of the known phrases: {', '.join(known)}")
@@ -35,8 +38,8 @@ class Grounding:
         self._spoken = [next(i for i, word in enumerate(spoken) if meaning[word] == phrase) for phrase in known]
 
     def scene(self, text: str) -> str:
-        """A scene with the history in known phrases."""
-        return _HISTORY.sub(self._translate, text)
+        """A scene with history and free ways in known phrases."""
+        return _FREE.sub(self._translate_ways, _HISTORY.sub(self._translate, text))
 
     def action(self, known: int) -> int:
         """The index of the spoken phrase for the known phrase of an index."""
@@ -44,3 +47,11 @@ class Grounding:
 
     def _translate(self, found: re.Match[str]) -> str:
         return f"did {', '.join(self._meaning.get(word, word) for word in found.group(1).split(', '))}."
+
+    def _translate_ways(self, found: re.Match[str]) -> str:
+        """In the known phrases' order; of several that mean the same the first counts."""
+        ways: dict[str, str] = {}
+        for phrase, metres in re.findall(_WAY, found[1]):
+            ways.setdefault(self._meaning.get(phrase.strip(), phrase.strip()), metres)
+        order = [phrase for phrase in self._known if phrase in ways]
+        return f"free {' '.join(f'{phrase} {ways[phrase]}' for phrase in order)}."

@@ -19,7 +19,7 @@ from transformers import DynamicCache
 
 from llmagent_ros.errors import ModelError
 from llmagent_ros.policy.base_model import chat_template, device_named, load_base
-from llmagent_ros.policy.features import cue_features, cue_tokens, load_projection
+from llmagent_ros.policy.features import PROJECTION, load_projection, pooling_of
 from llmagent_ros.policy.inference_copies import MergedCopy, sharing_copy, without_last_layer
 from llmagent_ros.policy.phrase_tokens import PhraseTokens
 from llmagent_ros.policy.prompt import PromptFormat
@@ -78,11 +78,15 @@ class LanguageModel:
         self.base_digest = model_digest(base)
         width = int(base.config.hidden_size)
         self._template = chat_template(self.tokenizer, name) if config.chat else None
-        self._cue_tokens = cue_tokens(self._encode([self.form.prompt(scene) for scene in ("ahead.", "7 8")]), width)
+        prompts = self._encode([self.form.prompt(scene) for scene in ("ahead.", "7 8")])
+        self._pooling = pooling_of(prompts, width, int(base.config.num_hidden_layers))
         self._projection = load_projection(Path(name), self.device)
-        self.feature_size = (1 + self._cue_tokens) * width if self._projection is None else self._projection.size
+        pooled = self._pooling.parts * width
+        if self._projection is not None and (fits := len(self._projection.mean)) != pooled:
+            raise ModelError(f"{name}: {PROJECTION} is for {fits} numbers, not {pooled}: make it anew")
+        self.feature_size = pooled if self._projection is None else self._projection.size
         self.feature_digest = hashlib.sha256(
-            f"{self._projection} {self._cue_tokens} {self.base_digest} {self.form} {self._template} {config.max_tokens}"
+            f"{self._projection} {self._pooling} {self.base_digest} {self.form} {self._template} {config.max_tokens}"
             .encode()
         ).hexdigest()
         targets = config.target_modules
@@ -115,14 +119,12 @@ class LanguageModel:
     def features(self, scenes: Sequence[str]) -> Tensor:
         """What the critic sees of each scene, float32, (B, feature_size); the adapter is disabled for it.
 
-        The hidden states of the cue's last tokens below the last layer: there the shipped base sums a scene up (see
-        pretraining.py); the states above it only serve to predict the cue's next word. With them the mean over all
-        tokens, which keeps numbers of a base that was not trained so. Each part is standardised on its own. A base
-        with a `Projection` gives its principal components instead. Lessons are left out, so that a scene has
-        the same features whatever was retrieved.
+        Statistics over all tokens, and the hidden states of the cue's last ones, where the shipped base sums a scene up
+        (see `Pooling` and pretraining.py). A base with a `Projection` gives its principal components instead. Lessons
+        are left out, so that a scene has the same features whatever was retrieved.
         """
         ids, mask = self.tokenize([self.form.prompt(scene) for scene in scenes])
-        features = cue_features(self._hidden(self._below, ids, mask).float(), mask, self._cue_tokens)
+        features = self._pooling(self._hidden(self._below, ids, mask), mask)
         return self._projection(features) if self._projection is not None else features
 
     def phrase_log_probs(
@@ -231,11 +233,10 @@ class LanguageModel:
             return self._tuned
         return self._base if torch.is_grad_enabled() else self._merged.refresh()
 
-    def _hidden(self, model: Any, ids: Tensor, mask: Tensor) -> Tensor:
-        """Hidden states below the last layer, (B, T, width)."""
+    def _hidden(self, model: Any, ids: Tensor, mask: Tensor) -> tuple[Tensor, ...]:
+        """Hidden states of the tokens and of every layer but the last, each (B, T, width)."""
         out = self._forward(model, ids, mask, output_hidden_states=True, logits_to_keep=1, use_cache=False)
-        hidden: Tensor = out.hidden_states[-2]
-        return hidden
+        return tuple(out.hidden_states[:-1])
 
     @torch.inference_mode()
     def _below_last_layer(self) -> Any:
@@ -245,7 +246,8 @@ class LanguageModel:
             return self._plain
         ids, mask = self.tokenize([self.form.prompt("nothing seen. did nothing."), self.form.prompt("clear.")])
         try:
-            same = torch.equal(self._hidden(below, ids, mask), self._hidden(self._plain, ids, mask))
+            pairs = zip(self._hidden(below, ids, mask), self._hidden(self._plain, ids, mask), strict=True)
+            same = all(torch.equal(one, other) for one, other in pairs)
         except (TypeError, ValueError, RuntimeError, IndexError):  # a kind of layer that gives something else
             return self._plain
         return below if same else self._plain
