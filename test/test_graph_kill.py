@@ -112,8 +112,9 @@ def test_a_run_survives_the_kill_of_learner_and_policy(tmp_path: Path) -> None:
 
 def check_nothing_missed(decisions: list[Decision], scenes: list[Scene]) -> None:
     """In each episode that has ended, from the first decision seen on: no gap, and one for each scene."""
-    for episode in range(max(m.episode for m in decisions)):
+    for episode in range(decisions[0].episode, max(m.episode for m in decisions)):
         own = [m for m in decisions if m.episode == episode]
+        assert own, f"nothing was seen of episode {episode}"
         steps, decided = [m.step for m in own], [to_seconds(m.header.stamp) for m in own]
         assert steps == list(range(steps[0], steps[0] + len(own)))
         assert decided == sorted(set(decided))
