@@ -42,6 +42,8 @@ def test_scenes_and_choices_are_translated() -> None:
     ways = "clear ahead 1.0. free retreat 0.3 go 1.2. moving 0.1 turning 0.0. did go."
     assert grounding.scene(ways) == "clear ahead 1.0. free forward 1.2 back 0.3. moving 0.1 turning 0.0. did forward."
     assert [grounding.action(n) for n in range(3)] == [2, 0, 1]
+    hostile = f"free {'go unknown ' * 2000}x. free go 1.2.3. clear."  # no time is lost on what is no list of ways
+    assert grounding.scene(hostile) == hostile
 
 
 @pytest.mark.parametrize(

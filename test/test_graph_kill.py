@@ -112,7 +112,9 @@ def test_a_run_survives_the_kill_of_learner_and_policy(tmp_path: Path) -> None:
 
 def check_nothing_missed(decisions: list[Decision], scenes: list[Scene]) -> None:
     """In each episode that has ended, from the first decision seen on: no gap, and one for each scene."""
-    for episode in range(decisions[0].episode, max(m.episode for m in decisions)):
+    first, last = decisions[0].episode, max(m.episode for m in decisions)
+    assert first < last, "no whole episode was seen"
+    for episode in range(first, last):
         own = [m for m in decisions if m.episode == episode]
         assert own, f"nothing was seen of episode {episode}"
         steps, decided = [m.step for m in own], [to_seconds(m.header.stamp) for m in own]

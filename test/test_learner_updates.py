@@ -170,7 +170,7 @@ def test_cached_features_and_computed_ones_learn_alike(bench: Bench) -> None:
     assert computed.prepare() == 0
     for name, tensor in cached.critic.state().items():
         # float16 may turn the sign of a gradient that is next to nothing, and Adam makes a whole step of it
-        assert (computed.critic.state()[name] - tensor).abs().mean() < 2e-4, name
+        assert (computed.critic.state()[name] - tensor).abs().mean() < 1e-4, name
 
 
 # --- the mirror -------------------------------------------------------------------------------------------------

@@ -41,7 +41,7 @@ def free_paths(
         if action.linear == 0.0:
             continue
         path = _arc(action, lookahead)
-        if lost.any() and _is_blind(path, bearings, lost, robot_radius):
+        if lost.any() and _mostly_lost(path, bearings, lost, robot_radius):
             free[phrase] = None
         else:
             free[phrase] = min(lookahead, _contact(path, points, reach) * _STEP)
@@ -67,7 +67,7 @@ def _contact(path: NDArray[np.float64], points: NDArray[np.float64], reach: floa
     return int(np.argmax(touched)) - 1 if touched.any() else math.inf
 
 
-def _is_blind(
+def _mostly_lost(
     path: NDArray[np.float64], bearings: NDArray[np.float64], lost: NDArray[np.bool_], robot_radius: float
 ) -> bool:
     """Whether most rays that cross a path are no measurement."""

@@ -8,8 +8,6 @@ from collections.abc import Mapping, Sequence
 from llmagent_ros.errors import ConfigError
 
 _HISTORY = re.compile(r"\bdid ([^.]*)\.")
-_WAY = r"([a-z][a-z ]*?) (unknown|\d+\.\d)"
-_FREE = re.compile(rf"\bfree ((?:{_WAY} )*{_WAY})\.(?!\d)")
 
 
 class Grounding:
@@ -35,11 +33,15 @@ class Grounding:
         if unsaid:
             raise ConfigError(f"nothing that is spoken means {unsaid[0]!r}; spoken: {', '.join(meaning)}")
         spoken = list(meaning)
+        phrases = "|".join(re.escape(phrase) for phrase in sorted(spoken, key=len, reverse=True))
+        way = rf"(?:{phrases}) (?:unknown|\d+\.\d)"
+        self._ways = re.compile(rf"\bfree ({way}(?: {way})*)\.(?!\d)")
+        self._way = re.compile(rf"({phrases}) (unknown|\d+\.\d)")
         self._spoken = [next(i for i, word in enumerate(spoken) if meaning[word] == phrase) for phrase in known]
 
     def scene(self, text: str) -> str:
         """A scene with history and free ways in known phrases."""
-        return _FREE.sub(self._translate_ways, _HISTORY.sub(self._translate, text))
+        return self._ways.sub(self._translate_ways, _HISTORY.sub(self._translate, text))
 
     def action(self, known: int) -> int:
         """The index of the spoken phrase for the known phrase of an index."""
@@ -51,7 +53,7 @@ class Grounding:
     def _translate_ways(self, found: re.Match[str]) -> str:
         """In the known phrases' order; of several that mean the same the first counts."""
         ways: dict[str, str] = {}
-        for phrase, metres in re.findall(_WAY, found[1]):
-            ways.setdefault(self._meaning.get(phrase.strip(), phrase.strip()), metres)
+        for phrase, metres in self._way.findall(found[1]):
+            ways.setdefault(self._meaning[phrase], metres)
         order = [phrase for phrase in self._known if phrase in ways]
         return f"free {' '.join(f'{phrase} {ways[phrase]}' for phrase in order)}."
