@@ -118,7 +118,7 @@ class Decision:
     """One choice of the policy with everything needed to explain it.
 
     Attributes:
-        action: the chosen phrase. log_probability: of it under the acting distribution.
+        action: the chosen phrase. log_probability: with which it was taken (`policy.text_policy.draw`).
         candidates: every phrase, in the order of the next two. probabilities: shape (phrases,), sums to 1.
         values: critic's action values, shape (phrases,), zeros without a critic.
         adapter: name of the adapter version that acted. source: who chose.

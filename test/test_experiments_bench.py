@@ -15,6 +15,7 @@ from llmagent_ros.errors import ConfigError, StoreError
 from llmagent_ros.experiments.bench import cartpole, peers, report, running
 from llmagent_ros.experiments.bench.curves import first_step, held_share, is_over
 from llmagent_ros.experiments.bench.results import Figure, Results, entries, median
+from llmagent_ros.experiments.evaluation import Policy
 
 
 def curve(*returns: float) -> list[dict[str, float]]:
@@ -155,9 +156,10 @@ def test_a_peer_learns_from_numbers_and_is_evaluated_on_time(name: str) -> None:
 
     asked: list[int] = []
 
-    def on_evaluation(steps: int, choose: Callable[[Any], list[int]]) -> bool:
+    def on_evaluation(steps: int, policy: Policy) -> bool:
         asked.append(steps)
-        assert set(choose(np.zeros((3, 4), np.float32))) <= {0, 1}
+        log_pi = policy(np.zeros((3, 4), np.float32))
+        assert log_pi.shape == (3, 2) and np.exp(log_pi).sum(1) == pytest.approx(1.0)
         return steps < 1500
 
     settings = peers.PUBLISHED["CartPole-v1"][name] | {"n_steps": 8, "batch_size": 64} if name == "ppo" else None

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from models_support import save_tiny_model
@@ -19,10 +20,11 @@ from llmagent_ros.cli.main import main
 from llmagent_ros.errors import ConfigError, DivergenceError
 from llmagent_ros.experiments import runs
 from llmagent_ros.experiments.environments import EnvironmentSpec, make_environment
-from llmagent_ros.experiments.evaluation import HELD_OUT_SEED, evaluate, figures
+from llmagent_ros.experiments.evaluation import HELD_OUT_SEED, EpisodeResult, evaluate, figures
 from llmagent_ros.experiments.exploration import FIRST_SEED
 from llmagent_ros.experiments.training import TRAINING_SEEDS, TrainConfig, Trainer
 from llmagent_ros.recording.episodes import EPISODES, read_episodes
+from llmagent_ros.types import FloatArray
 
 LAKE = """
 environment: FrozenLake-v1
@@ -155,17 +157,34 @@ def test_seeds_of_training_evaluation_and_logs_never_meet() -> None:
 def test_evaluation_sees_each_seed_once_and_in_order(lake: str) -> None:
     asked: list[int] = []
 
-    def choose(scenes: Any, /) -> list[int]:
+    def first(scenes: Any, /) -> FloatArray:
         asked.append(len(scenes))
-        return [0] * len(scenes)
+        return np.log(np.eye(4)[[0] * len(scenes)] + 1e-300)
 
-    results = evaluate(EnvironmentSpec(lake), choose, 60)
+    results = evaluate(EnvironmentSpec(lake), first, 60)
     assert [result.seed for result in results] == list(range(HELD_OUT_SEED, HELD_OUT_SEED + 60))
     assert asked == [1], "all begin in the one scene, and it stays"
-    numeric = evaluate(EnvironmentSpec(lake), choose, 60, numeric=True)
+    numeric = evaluate(EnvironmentSpec(lake), first, 60, numeric=True)
     assert max(asked) == 50, "side by side, but not without bound"
     assert numeric == results
     assert figures(results)["success"] == 0.0 and {result.steps for result in results} == {100}
+
+
+def test_what_is_drawn_depends_on_the_episode_and_the_policy_alone(lake: str) -> None:
+    asked: list[int] = []
+
+    def any_phrase(scenes: Any, /) -> FloatArray:
+        asked.append(len(scenes))
+        return np.full((len(scenes), 4), -np.log(4))
+
+    def run(episodes: int, first: int, temperature: float | None = 1.0) -> list[EpisodeResult]:
+        return evaluate(EnvironmentSpec(lake), any_phrase, episodes, first, temperature=temperature)
+
+    together = run(60, HELD_OUT_SEED)
+    assert len({result.steps for result in together}) > 5, "it is drawn, and each episode by itself"
+    assert run(60, HELD_OUT_SEED) == together
+    assert run(3, HELD_OUT_SEED + 57) == together[57:], "whatever runs beside it"
+    assert {result.steps for result in run(60, HELD_OUT_SEED, None)} == {100}, "by default the environment's: greedy"
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 
@@ -41,7 +42,7 @@ def test_scenes_and_choices_are_translated() -> None:
     assert grounding.scene("clear. free unknown. did nothing.") == "clear. free unknown. did nothing."
     ways = "clear ahead 1.0. free retreat 0.3 go 1.2. moving 0.1 turning 0.0. did go."
     assert grounding.scene(ways) == "clear ahead 1.0. free forward 1.2 back 0.3. moving 0.1 turning 0.0. did forward."
-    assert [grounding.action(n) for n in range(3)] == [2, 0, 1]
+    assert grounding.log_probabilities(np.array([[-1.0, -2.0, -3.0]])).tolist() == [[-2.0, -3.0, -1.0]]
     hostile = f"free {'go unknown ' * 2000}x. free go 1.2.3. clear."  # no time is lost on what is no list of ways
     assert grounding.scene(hostile) == hostile
 

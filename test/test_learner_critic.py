@@ -133,11 +133,11 @@ def test_soft_targets_by_hand() -> None:
     beta, ln = 0.5, math.log
     # two heads, two samples, two actions; the mean over heads is beta * log of odds 3:1 and 1:1
     values = torch.tensor([[[beta * ln(3) + 1, 1.0], [2.0, 2.0]], [[beta * ln(3) - 1, -1.0], [0.0, 0.0]]])
-    pair = torch.tensor([[[4.0, 8.0], [10.0, -2.0]], [[6.0, 0.0], [1.0, 2.0]]])
+    target_heads = torch.tensor([[[4.0, 8.0], [10.0, -2.0]], [[6.0, 0.0], [1.0, 2.0]]])
     returns, discount = torch.tensor([0.5, -1.0]), torch.tensor([0.9, 0.5])
-    targets = soft_targets(values, pair, returns, discount, beta)
-    # minimum of the pair: (4, 0) and (1, -2); expected: 3/4*4 + 1/4*0 = 3 and 1/2*1 - 1/2*2 = -0.5
-    torch.testing.assert_close(targets, torch.tensor([0.5 + 0.9 * 3.0, -1.0 + 0.5 * -0.5]))
+    targets = soft_targets(values, target_heads, returns, discount, beta)
+    # their mean: (5, 4) and (5.5, 0); expected: 3/4*5 + 1/4*4 = 4.75 and 1/2*5.5 + 1/2*0 = 2.75
+    torch.testing.assert_close(targets, torch.tensor([0.5 + 0.9 * 4.75, -1.0 + 0.5 * 2.75]))
 
 
 def test_margin_loss_by_hand() -> None:

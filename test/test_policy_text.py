@@ -14,7 +14,7 @@ from scipy import stats
 from torch import Tensor
 
 from llmagent_ros.errors import DivergenceError, ModelError
-from llmagent_ros.policy.text_policy import TextPolicy
+from llmagent_ros.policy.text_policy import TextPolicy, draw
 
 PRIOR = torch.tensor([0.5, 0.25, 0.125, 0.125])
 VALUES = torch.tensor([0.1, 0.3, -0.2, 0.2])
@@ -105,8 +105,8 @@ def test_draws_follow_the_probabilities() -> None:
 
 def test_one_number_is_drawn_for_each_decision() -> None:
     used, fresh = np.random.default_rng(5), np.random.default_rng(5)
-    for greedy in (False, True):
-        told().decide("scene", used, greedy=greedy)
+    for temperature in (1.0, 0.5, 0.0):
+        told().decide("scene", used, temperature=temperature)
         fresh.random()
     assert used.bit_generator.state == fresh.bit_generator.state
 
@@ -114,8 +114,27 @@ def test_one_number_is_drawn_for_each_decision() -> None:
 def test_greedy_takes_the_best_of_the_tilted_policy() -> None:
     best = int(np.argmax(by_hand()))
     assert best != int(PRIOR.argmax()), "the critic must change the choice to tell anything"
-    actions = {told().decide("scene", np.random.default_rng(seed), greedy=True).action for seed in range(20)}
+    actions = {told().decide("scene", np.random.default_rng(seed), temperature=0.0).action for seed in range(20)}
     assert actions == {PHRASES[best]}
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.5, 0.1])
+def test_the_temperature_sharpens_the_choice(temperature: float) -> None:
+    weights = np.array(by_hand()) ** (1 / temperature)
+    expected = weights / weights.sum()
+    log_pi = np.log(by_hand())
+    drawn = [draw(log_pi, temperature, uniform) for uniform in (np.arange(4000) + 0.5) / 4000]
+    counts = np.bincount([choice for choice, _ in drawn], minlength=4)
+    assert counts / 4000 == pytest.approx(expected, abs=1 / 2000)
+    for choice, log_probability in drawn:
+        assert log_probability == pytest.approx(math.log(expected[choice]))
+
+
+def test_at_half_the_temperature_the_root_is_undone() -> None:
+    """What is measured and deployed is pi_LM(a|s) exp(Q(s,a) / beta), normalised."""
+    product = (PRIOR.log() + VALUES / BETA).softmax(-1).tolist()
+    _, log_probability = draw(np.log(by_hand()), 0.5, 0.0)
+    assert log_probability == pytest.approx(math.log(product[0]), abs=1e-6)
 
 
 def test_an_impossible_phrase_is_never_drawn() -> None:

@@ -11,6 +11,8 @@ import numpy as np
 
 from llmagent_ros.experiments.environments import EnvironmentSpec, make_environment
 from llmagent_ros.perception.gymnasium_text import TextEnvironment
+from llmagent_ros.policy.text_policy import draw
+from llmagent_ros.types import FloatArray
 
 HELD_OUT_SEED = 2_000_000  # of the first evaluation episode; training and pre-training stay below and never meet one
 MOST_LANES = 50  # episodes that run side by side, so that the model reads their scenes as one batch
@@ -33,30 +35,35 @@ class EpisodeResult:
     details: dict[str, float]
 
 
-class Choose(Protocol):
-    """Indices of the phrases to do, one for each scene; with `numeric`, for each observation of the environment."""
+class Policy(Protocol):
+    """log pi of every phrase, (N, phrases), for each of N scenes, or with `numeric` of N observations, (N, …)."""
 
-    def __call__(self, scenes: Sequence[Any], /) -> Sequence[int]: ...
+    def __call__(self, scenes: Any, /) -> FloatArray: ...
 
 
 def evaluate(
     spec: EnvironmentSpec,
-    choose: Choose,
+    policy: Policy,
     episodes: int,
     first_seed: int = HELD_OUT_SEED,
     progress: Callable[[int], None] | None = None,
     *,
+    temperature: float | None = None,
     numeric: bool = False,
 ) -> list[EpisodeResult]:
     """Episodes of the seeds first_seed, first_seed + 1, …, in that order; nothing is learned.
 
     Args:
-        choose: the policy. progress: called with the number of episodes that are over.
+        progress: called with the number of episodes that are over.
+        temperature: at which phrases are drawn, see `draw`; None takes the environment's. What is drawn depends on the
+            episode's seed and the policy alone.
         numeric: the policy is given observations (stacked) and not scenes.
     """
     lanes = [make_environment(spec) for _ in range(min(episodes, MOST_LANES))]
     try:
-        return _Evaluation(lanes, choose if numeric else _Memory(choose), episodes, first_seed, progress, numeric).run()
+        asked = policy if numeric else _Memory(policy)
+        at = lanes[0].temperature if temperature is None else temperature
+        return _Evaluation(lanes, asked, episodes, first_seed, progress, numeric, at).run()
     finally:
         for env in lanes:
             env.close()
@@ -65,39 +72,40 @@ def evaluate(
 class _Memory:
     """A policy that is asked once about each scene: scenes are rounded, so that many come again."""
 
-    def __init__(self, choose: Choose) -> None:
-        self._choose = choose
-        self._known: dict[str, int] = {}
+    def __init__(self, policy: Policy) -> None:
+        self._policy = policy
+        self._known: dict[str, FloatArray] = {}
 
-    def __call__(self, scenes: Sequence[str], /) -> Sequence[int]:
+    def __call__(self, scenes: Sequence[str], /) -> FloatArray:
         new = list(dict.fromkeys(scene for scene in scenes if scene not in self._known))
         if new:
-            self._known.update(zip(new, self._choose(new), strict=True))
-        return [self._known[scene] for scene in scenes]
+            self._known.update(zip(new, self._policy(new), strict=True))
+        return np.stack([self._known[scene] for scene in scenes])
 
 
 class _Evaluation:
     def __init__(
         self,
         lanes: list[TextEnvironment],
-        choose: Choose,
+        policy: Policy,
         episodes: int,
         first_seed: int,
         progress: Callable[[int], None] | None,
         numeric: bool,
+        temperature: float,
     ) -> None:
-        self._choose, self._progress, self._numeric = choose, progress, numeric
+        self._policy, self._progress, self._numeric, self._temperature = policy, progress, numeric, temperature
         self._waiting = list(range(first_seed + episodes - 1, first_seed - 1, -1))
         self._results: list[EpisodeResult] = []
         self._lanes = [lane for env in lanes if (lane := self._begin(env)) is not None]
 
     def run(self) -> list[EpisodeResult]:
         while self._lanes:
-            actions = self._choose(self._seen())
+            log_pi = self._policy(self._seen())
             self._lanes = [
                 after
-                for lane, action in zip(self._lanes, actions, strict=True)
-                if (after := self._step(lane, int(action))) is not None
+                for lane, each in zip(self._lanes, log_pi, strict=True)
+                if (after := self._step(lane, each)) is not None
             ]
         return sorted(self._results, key=lambda result: result.seed)
 
@@ -111,9 +119,10 @@ class _Evaluation:
             return None
         seed = self._waiting.pop()
         scene, _ = env.reset(seed=seed)
-        return _Lane(env, seed, scene)
+        return _Lane(env, seed, scene, np.random.default_rng(seed))
 
-    def _step(self, lane: _Lane, action: int) -> _Lane | None:
+    def _step(self, lane: _Lane, log_pi: FloatArray) -> _Lane | None:
+        action, _ = draw(log_pi, self._temperature, lane.rng.random())
         lane.scene, reward, terminated, truncated, info = lane.env.step(action)
         lane.total_reward += float(reward)
         lane.steps += 1
@@ -130,6 +139,7 @@ class _Lane:
     env: TextEnvironment
     seed: int
     scene: str
+    rng: np.random.Generator
     total_reward: float = 0.0
     steps: int = 0
 

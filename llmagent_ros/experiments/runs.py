@@ -31,7 +31,7 @@ from llmagent_ros.policy.language_model import LanguageModel
 from llmagent_ros.policy.text_policy import TextPolicy
 from llmagent_ros.recording.files import write_atomic
 from llmagent_ros.recording.recorder import RecorderConfig, RunRecorder
-from llmagent_ros.types import Decision
+from llmagent_ros.types import Decision, FloatArray
 
 CONFIG, EVALUATION = "train.json", "evaluation.json"
 
@@ -147,7 +147,7 @@ class _Run:
 
 
 class SavedPolicy:
-    """The greedy policy of a run's files; nothing of the training is left but what is on disk.
+    """The policy of a run's files; nothing of the training is left but what is on disk.
 
     Args:
         critic: False leaves the choice to the language model and its adapter alone.
@@ -170,22 +170,33 @@ class SavedPolicy:
         values = deployment.values if critic and self.config.critic_acts else None
         self.policy.swap(deployment.adapter, values, beta=deployment.beta, name=deployment.name)
 
-    def choose(self, scenes: Sequence[str]) -> list[int]:
-        """Indices of the most probable phrases."""
-        log_pi, _ = self.policy.distribution(scenes)
-        return [int(action) for action in log_pi.argmax(-1)]
+    def log_probabilities(self, scenes: Sequence[str]) -> FloatArray:
+        """log pi of every phrase, (scenes, phrases)."""
+        return self.policy.distribution(scenes)[0].numpy()
 
 
 def evaluate_run(
-    out: Path, episodes: int, *, critic: bool = True, progress: Callable[[int], None] | None = None
+    out: Path,
+    episodes: int,
+    *,
+    critic: bool = True,
+    temperature: float | None = None,
+    progress: Callable[[int], None] | None = None,
 ) -> tuple[dict[str, float], list[EpisodeResult]]:
-    """Greedy episodes of the saved policy on held-out seeds; OUT/evaluation.json keeps figures and episodes."""
+    """Episodes of the saved policy on held-out seeds; OUT/evaluation.json keeps figures and episodes.
+
+    Args:
+        temperature: None takes the environment's.
+    """
     policy = SavedPolicy(out, critic=critic)
     began = time.monotonic()
-    results = evaluate(policy.config.spec, policy.choose, episodes, progress=progress)
+    results = evaluate(
+        policy.config.spec, policy.log_probabilities, episodes, temperature=temperature, progress=progress
+    )
     measured = figures(results)
     content = {
         "critic": critic,
+        "temperature": temperature,
         "figures": measured,
         "wall_s": time.monotonic() - began,
         "episodes": as_rows(results),

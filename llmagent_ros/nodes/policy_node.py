@@ -58,7 +58,8 @@ class PolicyNodeConfig:
         robot: contract in config/robots, or a path. seed: of the choices. out: folder of the run.
         model, device, dtype, chat, rank: of the language model and its adapter; see LanguageModelConfig.
         bundle: folder of a bundle to start from; empty: the newest in OUT/bundles, if there is one.
-        greedy: always the most probable phrase.
+        temperature: 1 chooses as it explores, 0 the most probable phrase; see `policy.text_policy.draw`. Below 1 no
+            head of the critic disagrees.
         lessons: how many retrieved lessons go into the prompt. skills: how many skills are asked for.
         retrieve_timeout: s of wall time to wait for the knowledge node at the start of a task.
         stepwise: whether every scene bears the stamp of an outcome (simulation in lockstep).
@@ -74,7 +75,7 @@ class PolicyNodeConfig:
     chat: bool = False
     rank: Annotated[int, Field(gt=0)] = 8
     bundle: str = ""
-    greedy: bool = False
+    temperature: Annotated[float, Field(ge=0, le=1)] = 1.0
     lessons: Annotated[int, Field(ge=0, le=5)] = 2
     skills: Annotated[int, Field(ge=0, le=20)] = 3
     retrieve_timeout: Annotated[float, Field(gt=0)] = 1.0
@@ -345,8 +346,9 @@ class PolicyNode(ManagedNode):
             return
         begin = time.perf_counter()
         rng = np.random.default_rng([self._config.seed, work.episode, work.trace.steps])
-        greedy, head = self._config.greedy, None if self._config.greedy else work.episode
-        decision = self._policy.decide(message.text, rng, lessons=work.lessons, greedy=greedy, head=head)
+        temperature = self._config.temperature
+        head = work.episode if temperature == 1.0 else None
+        decision = self._policy.decide(message.text, rng, lessons=work.lessons, temperature=temperature, head=head)
         compute_ms = (time.perf_counter() - begin) * 1e3
         with self._changed:  # ended or pre-empted while the model was thinking: no command must go out
             if self._work is not work or not self._active:

@@ -30,6 +30,7 @@ class TextEnvironment(gym.Wrapper[str, Any, Any, Any]):
         phrases: the closed vocabulary, by index. task: the present instruction.
         observation: the last one as numbers, for policies and teachers that do not read; of `numeric_space`.
         reward_scale: by which the learner multiplies rewards.
+        temperature: at which a policy is measured here, see `policy.text_policy.draw`.
         mirror: of its scenes, where it has the same on both sides.
     """
 
@@ -40,6 +41,7 @@ class TextEnvironment(gym.Wrapper[str, Any, Any, Any]):
         self.phrases, self.reward_scale, self.mirror = phrases, reward_scale, mirror
         self.task = ""
         self.observation: Any = None
+        self.temperature = 0.0
         self.numeric_space: gym.Space[Any] = env.observation_space
         self.observation_space = gym.spaces.Text(_LONGEST_SCENE, min_length=1, charset=_CHARACTERS)
         self.action_space = gym.spaces.Discrete(len(phrases))
@@ -103,11 +105,17 @@ class _Robot(Protocol):
 
 
 class RobotText(TextEnvironment):
-    """A simulated robot, perceived as the perception node does it: scan, odometry and camera in, scene out."""
+    """A simulated robot, perceived as the perception node does it: scan, odometry and camera in, scene out.
+
+    A scene tells a part of the world. Where that is so, a policy without memory that always does the same in the same
+    scene can go to and fro for ever, and one that draws can be better than any that does not (Singh, Jaakkola & Jordan
+    1994). So the temperature is not 0.
+    """
 
     def __init__(self, env: gym.Env[Any, Any]) -> None:
         self._robot: _Robot = env.unwrapped  # type: ignore[assignment]
         super().__init__(env, self._robot.contract.phrases, 1.0, robot_mirror(self._robot.contract))
+        self.temperature = 0.5
         self._perception = Perception(self._robot.contract)
         self._numbers = SceneNumbers(self._robot.contract)
         self.numeric_space = gym.spaces.Box(-np.inf, np.inf, (self._numbers.size,), np.float32)

@@ -5,7 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 
+import numpy as np
+
 from llmagent_ros.errors import ConfigError
+from llmagent_ros.types import FloatArray
 
 _HISTORY = re.compile(r"\bdid ([^.]*)\.")
 
@@ -43,9 +46,14 @@ class Grounding:
         """A scene with history and free ways in known phrases."""
         return self._ways.sub(self._translate_ways, _HISTORY.sub(self._translate, text))
 
-    def action(self, known: int) -> int:
-        """The index of the spoken phrase for the known phrase of an index."""
-        return self._spoken[known]
+    def log_probabilities(self, known: FloatArray) -> FloatArray:
+        """Those of the spoken phrases, (N, spoken), from those of the known ones, (N, known).
+
+        Of several that mean the same the first takes it all; the others are never said.
+        """
+        spoken = np.full((len(known), len(self._meaning)), -np.inf)
+        spoken[:, self._spoken] = known
+        return spoken
 
     def _translate(self, found: re.Match[str]) -> str:
         return f"did {', '.join(self._meaning.get(word, word) for word in found.group(1).split(', '))}."

@@ -20,7 +20,6 @@ class Values(Protocol):
     def __call__(self, features: Tensor, head: int | None = None) -> Tensor: ...
 
 
-
 class TextPolicy:
     """pi(a|s) proportional to (pi_LM(a|s) pi_Q(a|s))^(1/2), with pi_Q = softmax(Q / beta).
 
@@ -65,13 +64,13 @@ class TextPolicy:
         rng: np.random.Generator,
         *,
         lessons: Sequence[str] = (),
-        greedy: bool = False,
+        temperature: float = 1.0,
         head: int | None = None,
     ) -> Decision:
         """Chooses an action phrase for a scene.
 
         Args:
-            rng: one number is drawn from it. greedy: takes the most probable phrase instead.
+            rng: one number is drawn from it. temperature: see `draw`.
             head: member of the critic's ensemble, modulo their number, that counts `disagreement` times against the
                 mean of all. One member for a whole episode, another for the next, explores deeply (bootstrapped DQN,
                 Osband et al. 2016): what they disagree on is tried out consistently. At 2, with an adapter that
@@ -81,14 +80,12 @@ class TextPolicy:
             DivergenceError: the model or the critic gives values that are not finite.
         """
         log_pi, values = self.distribution([scene], lessons, head)
-        probabilities = log_pi[0].exp().numpy()
-        drawn = rng.random()
-        choice = int(np.argmax(probabilities)) if greedy else _draw(probabilities, drawn)
+        choice, log_probability = draw(log_pi[0].numpy(), temperature, rng.random())
         return Decision(
             action=self.model.phrases[choice],
-            log_probability=float(log_pi[0, choice]),
+            log_probability=log_probability,
             candidates=self.model.phrases,
-            probabilities=probabilities.astype(np.float32),
+            probabilities=log_pi[0].exp().numpy().astype(np.float32),
             values=values[0].numpy().astype(np.float32),
             adapter=self.adapter,
         )
@@ -116,7 +113,16 @@ class TextPolicy:
         return logits.log_softmax(-1), values
 
 
-def _draw(probabilities: FloatArray, uniform: float) -> int:
-    """Inverse of the cumulative distribution at a number in [0, 1)."""
-    edges = np.cumsum(probabilities)
-    return min(int(np.searchsorted(edges, uniform * edges[-1], side="right")), len(edges) - 1)
+def draw(log_pi: FloatArray, temperature: float, uniform: float) -> tuple[int, float]:
+    """One of pi's choices, by number, and the log-probability with which it was taken.
+
+    Args:
+        log_pi: (phrases,). temperature: it is drawn from pi^(1/temperature), normalised: 1 from pi itself; 0 takes the
+            most probable. uniform: in [0, 1); the draw is the inverse of the cumulative distribution there.
+    """
+    if temperature == 0.0:
+        return int(np.argmax(log_pi)), 0.0
+    weights = np.exp((log_pi - log_pi.max()) / temperature)
+    edges = np.cumsum(weights)
+    choice = min(int(np.searchsorted(edges, uniform * edges[-1], side="right")), len(edges) - 1)
+    return choice, float(np.log(weights[choice] / edges[-1]))

@@ -1,10 +1,10 @@
-"""How a learning curve is measured, for the method and its peers alike: greedy, on held-out seeds, at fixed steps."""
+"""How a learning curve is measured, for the method and its peers alike: on held-out seeds, at fixed steps."""
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from llmagent_ros.experiments import runs
 from llmagent_ros.experiments.bench import peers
 from llmagent_ros.experiments.bench.curves import is_over, point
 from llmagent_ros.experiments.environments import EnvironmentSpec, make_environment
-from llmagent_ros.experiments.evaluation import evaluate, figures
+from llmagent_ros.experiments.evaluation import Policy, evaluate, figures
 from llmagent_ros.experiments.training import TrainConfig, Trainer
 from llmagent_ros.perception.gymnasium_text import NumericObservations
 from llmagent_ros.recording.files import write_atomic
@@ -56,7 +56,7 @@ def our_curve(goal: Goal, config: TrainConfig, out: Path, say: Say, *, to_the_en
         if trainer.env_steps % goal.every:
             return
         with clock.paused():
-            measured = figures(evaluate(goal.spec, trainer.choose, goal.episodes))
+            measured = figures(evaluate(goal.spec, trainer.log_probabilities, goal.episodes))
         curve.add(trainer.env_steps, {**measured, "minutes": clock.minutes})
         if curve.over and not to_the_end:
             trainer.stop()
@@ -66,16 +66,31 @@ def our_curve(goal: Goal, config: TrainConfig, out: Path, say: Say, *, to_the_en
     return {"curve": curve.points, "from_files": again}
 
 
-def peer_curve(goal: Goal, name: str, settings: Mapping[str, Any], seed: int, say: Say, until: int) -> dict[str, Any]:
+def peer_curve(
+    goal: Goal,
+    name: str,
+    settings: Mapping[str, Any],
+    seed: int,
+    say: Say,
+    until: int,
+    temperatures: Sequence[float] = (0.0,),
+) -> dict[str, Any]:
     """Trains a peer on the numbers that the text says. It may end once the goal was reached and followed, and
     `until` steps are done.
+
+    Args:
+        temperatures: each evaluation is made at each of these, and the best one counts.
     """
     curve, clock = _Curve(goal, say), _Clock()
 
-    def on_evaluation(steps: int, choose: Callable[[Any], list[int]]) -> bool:
+    def on_evaluation(steps: int, policy: Policy) -> bool:
         with clock.paused():
-            measured = figures(evaluate(goal.spec, choose, goal.episodes, numeric=True))
-        curve.add(steps, {**measured, "minutes": clock.minutes})
+            tries = [
+                {**figures(evaluate(goal.spec, policy, goal.episodes, temperature=each, numeric=True)), "at": each}
+                for each in temperatures
+            ]
+        best = max(tries, key=lambda measured: measured[goal.key])
+        curve.add(steps, {**best, "minutes": clock.minutes})
         return not curve.over or steps < until
 
     def make() -> NumericObservations:

@@ -10,9 +10,12 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import gymnasium as gym
+import numpy as np
 import torch
 
 from llmagent_ros.errors import ConfigError
+from llmagent_ros.experiments.evaluation import Policy
+from llmagent_ros.types import FloatArray
 
 NAMES = ("dqn", "qrdqn", "ppo")
 _NET = {"net_arch": [256, 256]}
@@ -102,14 +105,14 @@ def train_peer(
     make_env: Callable[[], gym.Env[Any, Any]],
     seed: int,
     every: int,
-    on_evaluation: Callable[[int, Callable[[Any], list[int]]], bool],
+    on_evaluation: Callable[[int, Policy], bool],
 ) -> None:
     """Trains a peer on one CPU thread.
 
     Args:
         settings: its arguments, with "steps", and "n_envs" where there are several environments.
-        on_evaluation: called each `every` steps with (steps, greedy policy of a batch of observations); False ends
-            the training.
+        on_evaluation: called each `every` steps with (steps, policy); False ends the training. The policy is the one
+            that explores: PPO's own, and for the others the best action but for the last share of random ones.
 
     Raises:
         ConfigError: Stable-Baselines3 is not installed.
@@ -129,11 +132,18 @@ def train_peer(
             if self.num_timesteps // every == self._reported:
                 return True
             self._reported = self.num_timesteps // every
-            return on_evaluation(self.num_timesteps, self._choose)
+            return on_evaluation(self.num_timesteps, self._log_probabilities)
 
-        def _choose(self, observations: Any) -> list[int]:
-            actions, _ = self.model.predict(observations, deterministic=True)
-            return [int(action) for action in actions]
+        def _log_probabilities(self, observations: Any) -> FloatArray:
+            model: Any = self.model
+            if isinstance(model, PPO):
+                batch, _ = model.policy.obs_to_tensor(observations)
+                with torch.no_grad():
+                    choice: Any = model.policy.get_distribution(batch).distribution
+                return np.asarray(choice.logits.double().numpy())
+            best, _ = model.predict(observations, deterministic=True)
+            count, share = int(model.action_space.n), float(model.exploration_final_eps)
+            return np.log(share / count + (1.0 - share) * np.eye(count)[best])
 
     torch.set_num_threads(1)
     kinds: dict[str, Any] = {"dqn": DQN, "qrdqn": QRDQN, "ppo": PPO}

@@ -6,7 +6,7 @@ The words for its actions, those of its instruction, and the robot.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -20,8 +20,9 @@ from llmagent_ros.experiments import runs
 from llmagent_ros.experiments.bench.learning import Say
 from llmagent_ros.experiments.bench.results import OURS, Figure, Results, entries
 from llmagent_ros.experiments.environments import DEFAULT_ROBOT, EnvironmentSpec
-from llmagent_ros.experiments.evaluation import HELD_OUT_SEED, EpisodeResult, evaluate
+from llmagent_ros.experiments.evaluation import HELD_OUT_SEED, EpisodeResult, Policy, evaluate
 from llmagent_ros.policy.grounding import Grounding
+from llmagent_ros.types import FloatArray
 
 ENVIRONMENT, SECOND_ROBOT = "navigate", "sim_scout"
 STEPS = 20_000
@@ -34,7 +35,6 @@ FIGURES = (
     Figure("second_robot_share", "share", "of the first robot's success on another one, untrained", 0.90, 0.80),
     Figure("success", "share", "of the trained policy, in its own words, on its own robot"),
 )
-Choose = Callable[[Sequence[str]], list[int]]
 
 
 def words() -> dict[str, Any]:
@@ -62,24 +62,24 @@ def measure(method: str, seed: int, steps: int, scratch: Path, say: Say) -> dict
     """Trains one seed (or takes the run that is there) and measures it under each change."""
     out = scratch / f"transfer-{seed}"
     runs.train(runs.make_config(ENVIRONMENT, {"steps": steps, "seed": seed}, "bench transfer"), out)
-    choose = runs.SavedPolicy(out).choose
-    told: dict[str, Any] = {"own": _success(EnvironmentSpec(ENVIRONMENT), choose, WORLDS)}
+    policy = runs.SavedPolicy(out).log_probabilities
+    told: dict[str, Any] = {"own": _success(EnvironmentSpec(ENVIRONMENT), policy, WORLDS)}
     say(f"own words and robot: success {told['own']:.2f}")
-    told["second_robot"] = _success(EnvironmentSpec(ENVIRONMENT, SECOND_ROBOT), choose, WORLDS)
+    told["second_robot"] = _success(EnvironmentSpec(ENVIRONMENT, SECOND_ROBOT), policy, WORLDS)
     say(f"second robot: success {told['second_robot']:.2f}")
-    told["synonyms"] = [_with_synonyms(each, choose, scratch) for each in words()["synonyms"]]
+    told["synonyms"] = [_with_synonyms(each, policy, scratch) for each in words()["synonyms"]]
     say(f"synonyms: success {told['synonyms']}")
-    told["wordings"] = [_with_wording(n, each, choose, scratch) for n, each in enumerate(words()["wordings"])]
+    told["wordings"] = [_with_wording(n, each, policy, scratch) for n, each in enumerate(words()["wordings"])]
     say(f"wordings: success {told['wordings']}")
     return told
 
 
-def _success(spec: EnvironmentSpec, choose: Choose, worlds: int, first: int = HELD_OUT_SEED) -> float:
-    results: list[EpisodeResult] = evaluate(spec, choose, worlds, first)
+def _success(spec: EnvironmentSpec, policy: Policy, worlds: int, first: int = HELD_OUT_SEED) -> float:
+    results: list[EpisodeResult] = evaluate(spec, policy, worlds, first)
     return sum(result.success for result in results) / len(results)
 
 
-def _with_synonyms(phrases: Sequence[str], choose: Choose, scratch: Path) -> float:
+def _with_synonyms(phrases: Sequence[str], policy: Policy, scratch: Path) -> float:
     """On a robot whose contract calls its actions otherwise; what each means is told by what it does."""
     plain = read_yaml(contract_path(DEFAULT_ROBOT))
     plain["actions"] = dict(zip(phrases, plain["actions"].values(), strict=True))
@@ -88,19 +88,19 @@ def _with_synonyms(phrases: Sequence[str], choose: Choose, scratch: Path) -> flo
     own = load_contract(DEFAULT_ROBOT)
     grounding = Grounding(own.phrases, own.meaning(load_contract(str(path))))
 
-    def grounded(scenes: Sequence[str]) -> list[int]:
-        return [grounding.action(action) for action in choose([grounding.scene(scene) for scene in scenes])]
+    def grounded(scenes: Sequence[str]) -> FloatArray:
+        return grounding.log_probabilities(policy([grounding.scene(scene) for scene in scenes]))
 
     return _success(EnvironmentSpec(ENVIRONMENT, str(path)), grounded, WORLDS)
 
 
-def _with_wording(number: int, wording: str, choose: Choose, scratch: Path) -> float:
+def _with_wording(number: int, wording: str, policy: Policy, scratch: Path) -> float:
     task = read_yaml(share_dir() / "config" / "tasks" / f"{ENVIRONMENT}.yaml")
     task["instructions"] = [wording]
     path = scratch / f"wording-{number}.yaml"
     path.write_text(yaml.safe_dump(task, sort_keys=False), encoding="utf-8")
     first = HELD_OUT_SEED + number * WORLDS_OF_A_WORDING  # together the worlds of 200 seeds
-    return _success(EnvironmentSpec(str(path)), choose, WORLDS_OF_A_WORDING, first)
+    return _success(EnvironmentSpec(str(path)), policy, WORLDS_OF_A_WORDING, first)
 
 
 def draw(results: Results, path: Path) -> None:

@@ -46,19 +46,19 @@ class LearnerConfig:
 
     gamma: Annotated[float, Field(gt=0, lt=1)] = 0.985
     n_step: Annotated[int, Field(gt=0)] = 3
-    beta: Positive = 0.05
+    beta: Positive = 0.02
     disagreement: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
     batch_size: Annotated[int, Field(gt=0)] = 128
     learning_rate: Positive = 5e-4
     target_rate: Annotated[float, Field(gt=0, le=1)] = 0.01
     average_rate: Annotated[float, Field(gt=0, le=1)] = 0.002
-    updates_per_step: Positive = 2.0
+    updates_per_step: Positive = 4.0
     warmup: Annotated[int, Field(gt=0)] = 256
     mirror: bool = True
     demo_share: Share = 0.5
     margin: Positive = 2.0
     margin_weight: Annotated[float, Field(ge=0)] = 1.0
-    actor_every: Annotated[int, Field(ge=0)] = 20
+    actor_every: Annotated[int, Field(ge=0)] = 40
     actor_batch: Annotated[int, Field(gt=0)] = 32
     actor_learning_rate: Positive = 1e-3
     lesson_share: Share = 0.5

@@ -16,7 +16,7 @@ from llmagent_ros.errors import ModelError
 class CriticConfig:
     """Heads, hidden width and hidden layers of each."""
 
-    heads: int = Field(default=10, ge=2)
+    heads: int = Field(default=5, ge=2)
     width: int = Field(default=128, gt=0)
     depth: int = Field(default=2, ge=1)
 
@@ -51,8 +51,8 @@ class _EnsembleNorm(nn.Module):
 class Critic(nn.Module):
     """Q(s, .) of every head over the closed vocabulary.
 
-    LayerNorm bounds extrapolation to actions that the data lacks (RLPD, Ball et al. 2023); the ensemble gives the
-    pessimism of REDQ (Chen et al. 2021) and the spread that tells when it does not know.
+    LayerNorm bounds extrapolation to actions that the data lacks (RLPD, Ball et al. 2023); the ensemble's mean is what
+    targets are made of (averaged DQN, Anschel et al. 2017), and its spread tells when it does not know.
 
     Args:
         features: size of a feature vector. actions: size of the vocabulary.

@@ -2,12 +2,12 @@
 
 One update of the critic (every head h, target heads h'):
 
-    y = R_n + gamma^m (1 - terminated) * sum_a pi(a|s') min_{i in M} Q'_i(s', a),   M a random pair of heads
+    y = R_n + gamma^m (1 - terminated) * sum_a pi(a|s') mean_h' Q'_h'(s', a)
     pi(a|s) = softmax_a(mean_h Q_h(s, a) / beta)
     loss = sum_h Huber(Q_h(s, a_t) - y) + sum_h margin_weight (max_a [Q_h(s, a) + margin 1(a != a_t)] - Q_h(s, a_t))
 
-REDQ's random minimum (Chen et al. 2021) over an expected target as in discrete soft actor-critic, without its entropy
-bonus, on RLPD's half-and-half batches (Ball et al. 2023).
+The expected target of discrete soft actor-critic without its entropy bonus, by the mean of the ensemble (averaged DQN,
+Anschel et al. 2017), on RLPD's half-and-half batches (Ball et al. 2023).
 
 One update of the adapter, the M-step of MPO (Abdolmaleki et al. 2018) over the closed vocabulary:
 
@@ -169,9 +169,8 @@ class Learner:
         batch = self._sample(c.batch_size, c.n_step)
         features, after = self._features(np.stack([batch.scene_id, batch.bootstrap_id]))
         returns, discount = (torch.from_numpy(x).to(features.device) for x in (batch.returns, batch.discount))
-        pair = torch.from_numpy(self._rng.choice(c.critic.heads, size=2, replace=False)).to(features.device)
         with torch.no_grad():
-            target = soft_targets(self.critic(after), self._target(after, pair), returns, discount, c.beta)
+            target = soft_targets(self.critic(after), self._target(after), returns, discount, c.beta)
         action = torch.from_numpy(batch.action.astype(np.int64)).to(features.device)
         values = self.critic(features)
         taken = values.gather(-1, action.expand(c.critic.heads, -1)[..., None])[..., 0]
@@ -365,15 +364,15 @@ class Learner:
         return caller
 
 
-def soft_targets(values: Tensor, target_pair: Tensor, returns: Tensor, discount: Tensor, beta: float) -> Tensor:
+def soft_targets(values: Tensor, targets: Tensor, returns: Tensor, discount: Tensor, beta: float) -> Tensor:
     """y of the module's critic equation, (B,).
 
     Args:
-        values: of every head at the next scene, (heads, B, actions). target_pair: of two target heads, (2, B, actions).
+        values, targets: of every head and of every target head at the next scene, (heads, B, actions).
         returns, discount: n-step return and gamma^m (0 where terminated), (B,).
     """
     policy = (values.mean(0) / beta).softmax(-1)
-    return returns + discount * (policy * target_pair.min(0).values).sum(-1)
+    return returns + discount * (policy * targets.mean(0)).sum(-1)
 
 
 @torch.no_grad()
