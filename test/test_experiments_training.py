@@ -24,7 +24,7 @@ from llmagent_ros.experiments.evaluation import HELD_OUT_SEED, EpisodeResult, ev
 from llmagent_ros.experiments.exploration import FIRST_SEED
 from llmagent_ros.experiments.training import TRAINING_SEEDS, TrainConfig, Trainer
 from llmagent_ros.recording.episodes import EPISODES, read_episodes
-from llmagent_ros.types import FloatArray
+from llmagent_ros.types import RealArray
 
 LAKE = """
 environment: FrozenLake-v1
@@ -157,7 +157,7 @@ def test_seeds_of_training_evaluation_and_logs_never_meet() -> None:
 def test_evaluation_sees_each_seed_once_and_in_order(lake: str) -> None:
     asked: list[int] = []
 
-    def first(scenes: Any, /) -> FloatArray:
+    def first(scenes: Any, /) -> RealArray:
         asked.append(len(scenes))
         return np.log(np.eye(4)[[0] * len(scenes)] + 1e-300)
 
@@ -173,7 +173,7 @@ def test_evaluation_sees_each_seed_once_and_in_order(lake: str) -> None:
 def test_what_is_drawn_depends_on_the_episode_and_the_policy_alone(lake: str) -> None:
     asked: list[int] = []
 
-    def any_phrase(scenes: Any, /) -> FloatArray:
+    def any_phrase(scenes: Any, /) -> RealArray:
         asked.append(len(scenes))
         return np.full((len(scenes), 4), -np.log(4))
 

@@ -12,7 +12,7 @@ import numpy as np
 from llmagent_ros.experiments.environments import EnvironmentSpec, make_environment
 from llmagent_ros.perception.gymnasium_text import TextEnvironment
 from llmagent_ros.policy.text_policy import draw
-from llmagent_ros.types import FloatArray
+from llmagent_ros.types import RealArray
 
 HELD_OUT_SEED = 2_000_000  # of the first evaluation episode; training and pre-training stay below and never meet one
 MOST_LANES = 50  # episodes that run side by side, so that the model reads their scenes as one batch
@@ -38,7 +38,7 @@ class EpisodeResult:
 class Policy(Protocol):
     """log pi of every phrase, (N, phrases), for each of N scenes, or with `numeric` of N observations, (N, …)."""
 
-    def __call__(self, scenes: Any, /) -> FloatArray: ...
+    def __call__(self, scenes: Any, /) -> RealArray: ...
 
 
 def evaluate(
@@ -74,9 +74,9 @@ class _Memory:
 
     def __init__(self, policy: Policy) -> None:
         self._policy = policy
-        self._known: dict[str, FloatArray] = {}
+        self._known: dict[str, RealArray] = {}
 
-    def __call__(self, scenes: Sequence[str], /) -> FloatArray:
+    def __call__(self, scenes: Sequence[str], /) -> RealArray:
         new = list(dict.fromkeys(scene for scene in scenes if scene not in self._known))
         if new:
             self._known.update(zip(new, self._policy(new), strict=True))
@@ -121,7 +121,7 @@ class _Evaluation:
         scene, _ = env.reset(seed=seed)
         return _Lane(env, seed, scene, np.random.default_rng(seed))
 
-    def _step(self, lane: _Lane, log_pi: FloatArray) -> _Lane | None:
+    def _step(self, lane: _Lane, log_pi: RealArray) -> _Lane | None:
         action, _ = draw(log_pi, self._temperature, lane.rng.random())
         lane.scene, reward, terminated, truncated, info = lane.env.step(action)
         lane.total_reward += float(reward)

@@ -31,7 +31,7 @@ from llmagent_ros.policy.language_model import LanguageModel
 from llmagent_ros.policy.text_policy import TextPolicy
 from llmagent_ros.recording.files import write_atomic
 from llmagent_ros.recording.recorder import RecorderConfig, RunRecorder
-from llmagent_ros.types import Decision, FloatArray
+from llmagent_ros.types import Decision, RealArray
 
 CONFIG, EVALUATION = "train.json", "evaluation.json"
 
@@ -170,7 +170,7 @@ class SavedPolicy:
         values = deployment.values if critic and self.config.critic_acts else None
         self.policy.swap(deployment.adapter, values, beta=deployment.beta, name=deployment.name)
 
-    def log_probabilities(self, scenes: Sequence[str]) -> FloatArray:
+    def log_probabilities(self, scenes: Sequence[str]) -> RealArray:
         """log pi of every phrase, (scenes, phrases)."""
         return self.policy.distribution(scenes)[0].numpy()
 

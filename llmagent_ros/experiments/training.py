@@ -22,7 +22,7 @@ from llmagent_ros.learning.rl.replay import Replay
 from llmagent_ros.policy.language_model import LanguageModel, LanguageModelConfig
 from llmagent_ros.policy.text_policy import TextPolicy
 from llmagent_ros.simulation.teachers import teacher
-from llmagent_ros.types import Decision, FloatArray, Source, Transition
+from llmagent_ros.types import Decision, RealArray, Source, Transition
 
 TRAINING_SEEDS = 1_000_000  # episodes are reset with seeds below; those of logs and evaluations lie above
 CHECKPOINT, BUNDLES, REPLAY = "checkpoint", "bundles", "replay.sqlite"
@@ -135,7 +135,7 @@ class Trainer:
         self.env.close()
         self.replay.close()
 
-    def log_probabilities(self, scenes: Sequence[str]) -> FloatArray:
+    def log_probabilities(self, scenes: Sequence[str]) -> RealArray:
         """The policy as it is now, for `evaluate`."""
         return self.policy.distribution(scenes)[0].numpy()
 

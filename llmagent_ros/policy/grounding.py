@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from llmagent_ros.errors import ConfigError
-from llmagent_ros.types import FloatArray
+from llmagent_ros.types import RealArray
 
 _HISTORY = re.compile(r"\bdid ([^.]*)\.")
 
@@ -46,7 +46,7 @@ class Grounding:
         """A scene with history and free ways in known phrases."""
         return self._ways.sub(self._translate_ways, _HISTORY.sub(self._translate, text))
 
-    def log_probabilities(self, known: FloatArray) -> FloatArray:
+    def log_probabilities(self, known: RealArray) -> RealArray:
         """Those of the spoken phrases, (N, spoken), from those of the known ones, (N, known).
 
         Of several that mean the same the first takes it all; the others are never said.

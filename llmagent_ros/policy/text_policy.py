@@ -11,7 +11,7 @@ from torch import Tensor
 
 from llmagent_ros.errors import DivergenceError
 from llmagent_ros.policy.language_model import LanguageModel
-from llmagent_ros.types import Decision, FloatArray
+from llmagent_ros.types import Decision, RealArray
 
 
 class Values(Protocol):
@@ -113,7 +113,7 @@ class TextPolicy:
         return logits.log_softmax(-1), values
 
 
-def draw(log_pi: FloatArray, temperature: float, uniform: float) -> tuple[int, float]:
+def draw(log_pi: RealArray, temperature: float, uniform: float) -> tuple[int, float]:
     """One of pi's choices, by number, and the log-probability with which it was taken.
 
     Args:

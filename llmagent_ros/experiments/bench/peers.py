@@ -15,7 +15,7 @@ import torch
 
 from llmagent_ros.errors import ConfigError
 from llmagent_ros.experiments.evaluation import Policy
-from llmagent_ros.types import FloatArray
+from llmagent_ros.types import RealArray
 
 NAMES = ("dqn", "qrdqn", "ppo")
 _NET = {"net_arch": [256, 256]}
@@ -134,7 +134,7 @@ def train_peer(
             self._reported = self.num_timesteps // every
             return on_evaluation(self.num_timesteps, self._log_probabilities)
 
-        def _log_probabilities(self, observations: Any) -> FloatArray:
+        def _log_probabilities(self, observations: Any) -> RealArray:
             model: Any = self.model
             if isinstance(model, PPO):
                 batch, _ = model.policy.obs_to_tensor(observations)

@@ -22,7 +22,7 @@ from llmagent_ros.experiments.bench.results import OURS, Figure, Results, entrie
 from llmagent_ros.experiments.environments import DEFAULT_ROBOT, EnvironmentSpec
 from llmagent_ros.experiments.evaluation import HELD_OUT_SEED, EpisodeResult, Policy, evaluate
 from llmagent_ros.policy.grounding import Grounding
-from llmagent_ros.types import FloatArray
+from llmagent_ros.types import RealArray
 
 ENVIRONMENT, SECOND_ROBOT = "navigate", "sim_scout"
 STEPS = 20_000
@@ -88,7 +88,7 @@ def _with_synonyms(phrases: Sequence[str], policy: Policy, scratch: Path) -> flo
     own = load_contract(DEFAULT_ROBOT)
     grounding = Grounding(own.phrases, own.meaning(load_contract(str(path))))
 
-    def grounded(scenes: Sequence[str]) -> FloatArray:
+    def grounded(scenes: Sequence[str]) -> RealArray:
         return grounding.log_probabilities(policy([grounding.scene(scene) for scene in scenes]))
 
     return _success(EnvironmentSpec(ENVIRONMENT, str(path)), grounded, WORLDS)

@@ -30,6 +30,8 @@ class LearnerConfig:
         warmup: transitions before the first update.
         mirror: whether what a step teaches is learned of its mirror image too, where robot or environment has the same
             on both sides (`perception.mirror`). Not for a robot that pulls to one side.
+        priority: exponent of the critic's error in the chance with which it draws a transition; 0 draws uniformly.
+        importance: how far its loss makes up for that; 1: wholly.
         demo_share: share of a batch from demonstrations and interventions, when there are any (RLPD).
         margin, margin_weight: by how much the critic is to prefer what was demonstrated (in units of beta: the policy's
             log-odds), and how much that counts (DQfD, Hester et al. 2018).
@@ -55,6 +57,8 @@ class LearnerConfig:
     updates_per_step: Positive = 4.0
     warmup: Annotated[int, Field(gt=0)] = 256
     mirror: bool = True
+    priority: Share = 0.6
+    importance: Share = 0.5
     demo_share: Share = 0.5
     margin: Positive = 2.0
     margin_weight: Annotated[float, Field(ge=0)] = 1.0
