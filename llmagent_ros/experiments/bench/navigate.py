@@ -82,7 +82,12 @@ def measure(method: str, seed: int, steps: int, scratch: Path, say: Say) -> dict
     if method == LANDS:
         return _land(seed, scratch / f"lunarlander-{seed}", say)
     config = runs.make_config(ENVIRONMENT, {"steps": steps, "seed": seed}, "bench navigate")
-    return our_curve(GOAL, config, scratch / f"navigate-{seed}", say, to_the_end=True)
+    return our_curve(GOAL, config, scratch / run_folder(seed), say, to_the_end=True)
+
+
+def run_folder(seed: int) -> str:
+    """Of one of our runs in the scratch folder."""
+    return f"navigate-{seed}"
 
 
 def _land(seed: int, out: Path, say: Say) -> dict[str, Any]:

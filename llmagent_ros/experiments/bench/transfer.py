@@ -17,6 +17,7 @@ from llmagent_ros.config import read_yaml, share_dir
 from llmagent_ros.contract import contract_path, load_contract
 from llmagent_ros.errors import ConfigError
 from llmagent_ros.experiments import runs
+from llmagent_ros.experiments.bench import navigate
 from llmagent_ros.experiments.bench.learning import Say
 from llmagent_ros.experiments.bench.results import OURS, Figure, Results, entries
 from llmagent_ros.experiments.environments import DEFAULT_ROBOT, EnvironmentSpec
@@ -25,7 +26,7 @@ from llmagent_ros.policy.grounding import Grounding
 from llmagent_ros.types import RealArray
 
 ENVIRONMENT, SECOND_ROBOT = "navigate", "sim_scout"
-STEPS = 20_000
+STEPS = navigate.STEPS
 WORLDS = 100
 WORLDS_OF_A_WORDING = 4
 
@@ -59,8 +60,8 @@ def ablations() -> list[str]:
 
 
 def measure(method: str, seed: int, steps: int, scratch: Path, say: Say) -> dict[str, Any]:
-    """Trains one seed (or takes the run that is there) and measures it under each change."""
-    out = scratch / f"transfer-{seed}"
+    """Measures a run under each change: the one of `bench navigate` if it is in `scratch`, else it trains one."""
+    out = scratch / navigate.run_folder(seed)
     runs.train(runs.make_config(ENVIRONMENT, {"steps": steps, "seed": seed}, "bench transfer"), out)
     policy = runs.SavedPolicy(out).log_probabilities
     told: dict[str, Any] = {"own": _success(EnvironmentSpec(ENVIRONMENT), policy, WORLDS)}
