@@ -161,6 +161,14 @@ def test_a_file_that_includes_itself_is_refused(workspace: Workspace) -> None:
         expand(workspace, '<include file="$(filename)"/>')
 
 
+@pytest.mark.parametrize(("learn", "temperature"), [("true", 1.0), ("false", 0.5)])
+def test_the_policy_explores_where_something_is_learned(tmp_path: Path, learn: str, temperature: float) -> None:
+    (path,) = (path for path in SHIPPED if path.name == "sim.launch.xml")
+    launch = description.expand(path, {"learn": learn}, tmp_path, dict(os.environ))
+    (policy,) = (number for number, spec in enumerate(launch.processes) if spec.name.startswith("policy_node"))
+    assert any(f"{{'temperature': {temperature}}}" in word for word in command(launch, policy))
+
+
 def test_the_last_of_an_argument_given_twice_counts() -> None:
     assert description.parse_arguments(["a:=1", "b:=x:=y", "a:=2"]) == {"a": "2", "b": "x:=y"}
     for word in ("a", ":=1", "a:=", "a=1"):
