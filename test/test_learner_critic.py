@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from llmagent_ros.errors import ModelError
 from llmagent_ros.learning.rl.critic import Critic, CriticConfig, build_critic
-from llmagent_ros.learning.rl.learner import margin_loss, soft_targets
+from llmagent_ros.learning.rl.learner import lower_bound, margin_loss, soft_targets
 
 TINY = CriticConfig(heads=3, width=4, depth=2)
 
@@ -133,11 +133,17 @@ def test_soft_targets_by_hand() -> None:
     beta, ln = 0.5, math.log
     # two heads, two samples, two actions; the mean over heads is beta * log of odds 3:1 and 1:1
     values = torch.tensor([[[beta * ln(3) + 1, 1.0], [2.0, 2.0]], [[beta * ln(3) - 1, -1.0], [0.0, 0.0]]])
-    target_heads = torch.tensor([[[4.0, 8.0], [10.0, -2.0]], [[6.0, 0.0], [1.0, 2.0]]])
+    bound = torch.tensor([[5.0, 4.0], [5.5, 0.0]])
     returns, discount = torch.tensor([0.5, -1.0]), torch.tensor([0.9, 0.5])
-    targets = soft_targets(values, target_heads, returns, discount, beta)
-    # their mean: (5, 4) and (5.5, 0); expected: 3/4*5 + 1/4*4 = 4.75 and 1/2*5.5 + 1/2*0 = 2.75
+    targets = soft_targets(values, bound, returns, discount, beta)
+    # expected: 3/4*5 + 1/4*4 = 4.75 and 1/2*5.5 + 1/2*0 = 2.75
     torch.testing.assert_close(targets, torch.tensor([0.5 + 0.9 * 4.75, -1.0 + 0.5 * 2.75]))
+
+
+def test_lower_bound_by_hand() -> None:
+    values = torch.tensor([[[4.0, 8.0]], [[6.0, 0.0]]])  # means (5, 4), deviations sqrt(2) and sqrt(32)
+    assert lower_bound(values, 0.0).tolist() == [[5.0, 4.0]]
+    torch.testing.assert_close(lower_bound(values, 0.5), torch.tensor([[5 - 0.5 * 2**0.5, 4 - 0.5 * 32**0.5]]))
 
 
 def test_margin_loss_by_hand() -> None:
@@ -153,5 +159,5 @@ def test_margin_loss_by_hand() -> None:
 
 def test_a_terminated_step_bootstraps_nothing() -> None:
     wild = torch.full((2, 1, 3), 1e6)
-    target = soft_targets(wild, wild, torch.tensor([-1.0]), torch.tensor([0.0]), 0.05)
+    target = soft_targets(wild, wild[0], torch.tensor([-1.0]), torch.tensor([0.0]), 0.05)
     assert target.tolist() == [-1.0]

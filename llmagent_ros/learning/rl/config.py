@@ -21,6 +21,8 @@ class LearnerConfig:
     Attributes:
         gamma: discount of one step. n_step: steps of reward before bootstrapping.
         beta: temperature of the policy over action values, in units of return.
+        pessimism: how many standard deviations of the heads targets stay below their mean. More keeps what was learned
+            more steadily; less is bolder where most of what is tried early fails.
         disagreement: while it learns, the policy acts in each episode by the mean of the critic's heads and this much
             of what sets one of them apart: 0 by the mean, 2 by one head. More explores more deeply, and does worse
             meanwhile.
@@ -30,8 +32,6 @@ class LearnerConfig:
         warmup: transitions before the first update.
         mirror: whether what a step teaches is learned of its mirror image too, where robot or environment has the same
             on both sides (`perception.mirror`). Not for a robot that pulls to one side.
-        priority: exponent of the critic's error in the chance with which it draws a transition; 0 draws uniformly.
-        importance: how far its loss makes up for that; 1: wholly.
         demo_share: share of a batch from demonstrations and interventions, when there are any (RLPD).
         margin, margin_weight: by how much the critic is to prefer what was demonstrated (in units of beta: the policy's
             log-odds), and how much that counts (DQfD, Hester et al. 2018).
@@ -49,6 +49,7 @@ class LearnerConfig:
     gamma: Annotated[float, Field(gt=0, lt=1)] = 0.985
     n_step: Annotated[int, Field(gt=0)] = 3
     beta: Positive = 0.02
+    pessimism: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
     disagreement: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
     batch_size: Annotated[int, Field(gt=0)] = 128
     learning_rate: Positive = 5e-4
@@ -57,8 +58,6 @@ class LearnerConfig:
     updates_per_step: Positive = 4.0
     warmup: Annotated[int, Field(gt=0)] = 256
     mirror: bool = True
-    priority: Share = 0.6
-    importance: Share = 0.5
     demo_share: Share = 0.5
     margin: Positive = 2.0
     margin_weight: Annotated[float, Field(ge=0)] = 1.0

@@ -2,12 +2,12 @@
 
 One update of the critic (every head h, target heads h'):
 
-    y = R_n + gamma^m (1 - terminated) * sum_a pi(a|s') mean_h' Q'_h'(s', a)
+    y = R_n + gamma^m (1 - terminated) * sum_a pi(a|s') (mean_h' - pessimism std_h') Q'_h'(s', a)
     pi(a|s) = softmax_a(mean_h Q_h(s, a) / beta)
-    loss = sum_h w Huber(Q_h(s, a_t) - y) + sum_h margin_weight (max_a [Q_h(s, a) + margin 1(a != a_t)] - Q_h(s, a_t))
+    loss = sum_h Huber(Q_h(s, a_t) - y) + sum_h margin_weight (max_a [Q_h(s, a) + margin 1(a != a_t)] - Q_h(s, a_t))
 
-The expected target of discrete soft actor-critic without its entropy bonus, by the mean of the ensemble (averaged DQN,
-Anschel et al. 2017), on RLPD's half-and-half batches (Ball et al. 2023), prioritised with weights w (`priorities.py`).
+The expected target of discrete soft actor-critic without its entropy bonus, by a lower bound of what the ensemble says
+(optimistic actor-critic, Ciosek et al. 2019, eq. 4), on RLPD's half-and-half batches (Ball et al. 2023).
 
 One update of the adapter, the M-step of MPO (Abdolmaleki et al. 2018) over the closed vocabulary:
 
@@ -32,7 +32,6 @@ from llmagent_ros.errors import DivergenceError
 from llmagent_ros.learning.rl import checkpoint
 from llmagent_ros.learning.rl.config import LearnerConfig
 from llmagent_ros.learning.rl.critic import Critic
-from llmagent_ros.learning.rl.priorities import PrioritisedSampler
 from llmagent_ros.learning.rl.replay import Replay
 from llmagent_ros.learning.rl.sampling import NStepBatch
 from llmagent_ros.optimiser_state import load_optimiser, optimiser_tensors, part
@@ -108,7 +107,6 @@ class Learner:
         self._actor_optimiser = torch.optim.AdamW(self._adapter, lr=config.actor_learning_rate, weight_decay=0.0)
         self._deployed = model.adapter_state()
         self._good = (self.average.state(), dict(self._deployed))
-        self._sampler = PrioritisedSampler(replay.are_demonstrations, config.priority, config.importance)
         self.updates = 0
         self.actor_updates = 0
         self.lessons: tuple[str, ...] = ()  # such as the acting policy reads before a scene
@@ -168,30 +166,27 @@ class Learner:
 
     def _update_critic(self) -> dict[str, float]:
         c = self.config
-        positions, weights = self._sampler.draw(c.batch_size, c.demo_share, self._rng)
-        batch = self._mirrored(self.replay.at(positions, c.n_step, c.gamma))
+        batch = self._sample(c.batch_size, c.n_step)
         features, after = self._features(np.stack([batch.scene_id, batch.bootstrap_id]))
-        told = (batch.returns, batch.discount, weights)
-        returns, discount, weight = (torch.from_numpy(x).to(features.device) for x in told)
+        returns, discount = (torch.from_numpy(x).to(features.device) for x in (batch.returns, batch.discount))
         with torch.no_grad():
-            target = soft_targets(self.critic(after), self._target(after), returns, discount, c.beta)
+            bound = lower_bound(self._target(after), c.pessimism)
+            target = soft_targets(self.critic(after), bound, returns, discount, c.beta)
         action = torch.from_numpy(batch.action.astype(np.int64)).to(features.device)
         values = self.critic(features)
         taken = values.gather(-1, action.expand(c.critic.heads, -1)[..., None])[..., 0]
-        loss = (weight * nn.functional.huber_loss(taken, target.expand_as(taken), reduction="none")).mean(1).sum()
+        loss = nn.functional.huber_loss(taken, target.expand_as(taken), reduction="none").mean(1).sum()
         if c.margin_weight and batch.demonstration.any():
             shown = torch.from_numpy(np.flatnonzero(batch.demonstration)).to(features.device)
             loss = loss + c.margin_weight * margin_loss(values[:, shown], action[shown], c.margin * c.beta).sum()
         self._step(loss, self._critic_optimiser, list(self.critic.parameters()), "critic")
-        self._sampler.learn(positions, (taken.detach() - target).abs().mean(0).cpu().numpy())
         _move(self._target, self.critic, c.target_rate)
         _move(self.average, self.critic, max(c.average_rate, 1 / (1 + self.updates)))
         return {"critic_loss": loss.item(), "value": taken.mean().item()}
 
     def _update_actor(self) -> dict[str, float]:
         c = self.config
-        share = c.demo_share if self.replay.demonstrations else None
-        batch = self._mirrored(self.replay.sample(c.actor_batch, 1, c.gamma, self._rng, share))
+        batch = self._sample(c.actor_batch, 1)
         scenes = self.replay.texts(batch.scene_id)
         values = self.average.values(self._features(batch.scene_id))
         lessons = self._some_lessons()
@@ -213,12 +208,13 @@ class Learner:
         self._step(loss, self._actor_optimiser, self._adapter, "actor")
         return stats
 
-    def _mirrored(self, batch: NStepBatch) -> NStepBatch:
-        """The batch, of which, with a mirror, about half of the transitions are seen in it."""
+    def _sample(self, size: int, n_step: int) -> NStepBatch:
+        """A batch in which, with a mirror, about half of the transitions are seen in it."""
+        batch = self.replay.sample(size, n_step, self.config.gamma, self._rng, self._demo_share())
         if self._mirror is None:
             return batch
         scene, after = self.replay.images(np.stack([batch.scene_id, batch.bootstrap_id]))
-        seen = (self._rng.random(len(batch)) < 0.5) & (scene >= 0) & (after >= 0)
+        seen = (self._rng.random(size) < 0.5) & (scene >= 0) & (after >= 0)
         return dataclasses.replace(
             batch,
             scene_id=np.where(seen, scene, batch.scene_id),
@@ -278,6 +274,9 @@ class Learner:
                 self._go_back()
                 raise DivergenceError(f"{who} holds values that are not finite after {self.updates} updates")
 
+    def _demo_share(self) -> float | None:
+        return self.config.demo_share if self.replay.demonstrations else None
+
     # --- results -----------------------------------------------------------------------------------------
 
     def deploy(self) -> None:
@@ -321,14 +320,13 @@ class Learner:
             DivergenceError: as `deploy`; nothing was written.
         """
         self._check_finite()
-        parts = {
+        modules = {
             "critic": self.critic.state(),
             "target": self._target.state(),
             "average": self.average.state(),
             "adapter": self.model.adapter_state(),
-            "priorities": self._sampler.state(),
         }
-        tensors = {f"{part}/{name}": tensor for part, state in parts.items() for name, tensor in state.items()}
+        tensors = {f"{part}/{name}": tensor for part, state in modules.items() for name, tensor in state.items()}
         tensors |= {f"deployed/{name}": tensor for name, tensor in self._deployed.items()}
         for name, optimiser in (("critic", self._critic_optimiser), ("actor", self._actor_optimiser)):
             tensors |= optimiser_tensors(f"{name}_optimiser", optimiser)
@@ -356,7 +354,6 @@ class Learner:
         self._target.load_state(part(tensors, "target"))
         self.average.load_state(part(tensors, "average"))
         self.model.load_adapter_state(part(tensors, "adapter"))
-        self._sampler.load(part(tensors, "priorities"))
         self._deployed = part(tensors, "deployed")
         self._good = (self.average.state(), dict(self._deployed))
         for name, optimiser in (("critic", self._critic_optimiser), ("actor", self._actor_optimiser)):
@@ -368,15 +365,20 @@ class Learner:
         return caller
 
 
-def soft_targets(values: Tensor, targets: Tensor, returns: Tensor, discount: Tensor, beta: float) -> Tensor:
+def lower_bound(values: Tensor, pessimism: float) -> Tensor:
+    """Mean over the heads less so many of their (sample) standard deviations, (heads, B, actions) -> (B, actions)."""
+    return values.mean(0) - pessimism * values.std(0)
+
+
+def soft_targets(values: Tensor, bound: Tensor, returns: Tensor, discount: Tensor, beta: float) -> Tensor:
     """y of the module's critic equation, (B,).
 
     Args:
-        values, targets: of every head and of every target head at the next scene, (heads, B, actions).
+        values: of every head at the next scene, (heads, B, actions). bound: of the target heads there, (B, actions).
         returns, discount: n-step return and gamma^m (0 where terminated), (B,).
     """
     policy = (values.mean(0) / beta).softmax(-1)
-    return returns + discount * (policy * targets.mean(0)).sum(-1)
+    return returns + discount * (policy * bound).sum(-1)
 
 
 @torch.no_grad()

@@ -34,14 +34,7 @@ from llmagent_ros.learning.rl.mirror_images import MirrorImages
 from llmagent_ros.learning.rl.replay_index import TERMINATED, TRUNCATED, ReplayIndex
 from llmagent_ros.learning.rl.replay_rows import check_transition
 from llmagent_ros.learning.rl.replay_store import EpisodeSummary, TransitionStore
-from llmagent_ros.learning.rl.sampling import (
-    BoolArray,
-    NStepBatch,
-    check_sampling,
-    draw_positions,
-    gather,
-    n_step_batch,
-)
+from llmagent_ros.learning.rl.sampling import NStepBatch, check_sampling, draw_positions, gather, n_step_batch
 from llmagent_ros.learning.rl.store_lock import StoreLock
 from llmagent_ros.types import FloatArray, Transition
 
@@ -239,11 +232,6 @@ class Replay:
             if chosen.min() < 0 or chosen.max() >= len(self._index):
                 raise ConfigError(f"positions {chosen.min()}..{chosen.max()}; valid: 0..{len(self._index) - 1}")
             return n_step_batch(gather(self._index, chosen, n_step), gamma)
-
-    def are_demonstrations(self, first: int = 0) -> BoolArray:
-        """Of the transitions from position `first` on, in their order, whether a person or a script made each."""
-        with self._index_lock:
-            return np.asarray(self._index.source(np.arange(first, len(self._index))) != 0)
 
     def recent(self, count: int) -> list[Transition]:
         """The last `count` transitions to arrive, oldest first."""

@@ -126,24 +126,14 @@ def draw_positions(index: ReplayIndex, batch_size: int, rng: np.random.Generator
     if demo_share is None:
         return rng.integers(0, len(index), batch_size)
     own, demonstrations = index.own, index.demonstrations
-    shown = shown_count(batch_size, demo_share, len(own), len(demonstrations))
+    wanted = round(demo_share * batch_size)
+    shown = 0 if len(demonstrations) == 0 else batch_size if len(own) == 0 else wanted
     parts = [
         pool[rng.integers(0, len(pool), count)]
         for pool, count in ((demonstrations, shown), (own, batch_size - shown))
         if count
     ]
     return np.concatenate(parts).astype(np.int64)
-
-
-def shown_count(batch_size: int, demo_share: float, own: int, demonstrations: int) -> int:
-    """How many of a batch are demonstrations, given how many transitions of either kind there are.
-
-    Raises:
-        StoreError: there are none.
-    """
-    if own + demonstrations == 0:
-        raise StoreError("the replay is empty: nothing to sample from")
-    return 0 if demonstrations == 0 else batch_size if own == 0 else round(demo_share * batch_size)
 
 
 def gather(index: ReplayIndex, positions: IntArray, n_step: int) -> Window:
