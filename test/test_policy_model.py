@@ -499,3 +499,17 @@ def test_bfloat16_scores_are_near(folders: dict[str, Path]) -> None:
     exact, rough = (tiny_language_model(folders["llama"], dtype=d) for d in ("float32", "bfloat16"))
     assert rough.phrase_log_probs(SCENES).dtype == torch.float32
     torch.testing.assert_close(rough.phrase_log_probs(SCENES), exact.phrase_log_probs(SCENES), rtol=0, atol=0.15)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-3), ("auto", 0.1)])
+def test_a_gpu_says_the_same(folders: dict[str, Path], dtype: str, tolerance: float) -> None:
+    scenes = [*SCENES] * 20
+    here = tiny_language_model(folders["llama"])
+    there = tiny_language_model(folders["llama"], device="cuda", dtype=dtype)
+    if dtype == "auto":
+        assert next(there.model.parameters()).dtype == torch.bfloat16
+    scores = there.phrase_log_probs(scenes)
+    torch.testing.assert_close(scores.detach().cpu(), here.phrase_log_probs(scenes).detach(), rtol=0.0, atol=tolerance)
+    scores[:, 0].mean().backward()
+    assert all(bool(p.grad is not None and p.grad.isfinite().all()) for p in there.adapter_parameters())
