@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ import yaml
 from llmagent_ros import config
 from llmagent_ros.contract import RobotContract, contract_path, load_contract
 from llmagent_ros.errors import ConfigError
-from llmagent_ros.experiments.bench import transfer
+from llmagent_ros.experiments.bench import navigate, transfer
 from llmagent_ros.experiments.bench.results import Results
 from llmagent_ros.policy.grounding import Grounding
 from llmagent_ros.simulation.task import load_task
@@ -77,3 +78,16 @@ def test_losses_are_points_and_shares(tmp_path: Path) -> None:
     assert figures["synonym_loss"]["value"] == pytest.approx(5.0) and peers == {}
     assert figures["wording_loss"]["value"] == pytest.approx(15.0)
     assert figures["second_robot_share"]["value"] == pytest.approx(0.8)
+
+
+def test_an_interrupted_run_is_gone_on_with_as_navigate_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A whole measurement, small: navigate's evaluations of the run that it shares are made, none is left out."""
+    monkeypatch.setattr(navigate, "GOAL", dataclasses.replace(navigate.GOAL, every=20, episodes=2))
+    monkeypatch.setattr(transfer, "WORLDS", 2)
+    monkeypatch.setattr(transfer, "WORLDS_OF_A_WORDING", 1)
+    few = {name: each[:1] for name, each in transfer.words().items()}
+    monkeypatch.setattr(transfer, "words", lambda: few)
+    told = transfer.measure("llmagent", 0, 40, tmp_path, lambda text: None)
+    assert [len(told[name]) for name in ("synonyms", "wordings")] == [1, 1] and 0.0 <= told["own"] <= 1.0
+    curve = navigate.measure("llmagent", 0, 40, tmp_path, lambda text: None)["curve"]
+    assert [point["env_steps"] for point in curve] == [20, 40]

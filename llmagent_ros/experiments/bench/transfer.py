@@ -60,11 +60,10 @@ def ablations() -> list[str]:
 
 
 def measure(method: str, seed: int, steps: int, scratch: Path, say: Say) -> dict[str, Any]:
-    """Measures a run under each change: the one of `bench navigate` if it is in `scratch`, else it trains one."""
-    out = scratch / navigate.run_folder(seed)
-    runs.train(runs.make_config(ENVIRONMENT, {"steps": steps, "seed": seed}, "bench transfer"), out)
-    policy = runs.SavedPolicy(out).log_probabilities
-    told: dict[str, Any] = {"own": _success(EnvironmentSpec(ENVIRONMENT), policy, WORLDS)}
+    """Measures the run of `bench navigate` under each change; one that is not in `scratch`, or not whole, is made."""
+    trained = navigate.measure(OURS, seed, steps, scratch, say)  # evaluations included
+    policy = runs.SavedPolicy(scratch / navigate.run_folder(seed)).log_probabilities
+    told: dict[str, Any] = {"own": trained["from_files"]["success"]}
     say(f"own words and robot: success {told['own']:.2f}")
     told["second_robot"] = _success(EnvironmentSpec(ENVIRONMENT, SECOND_ROBOT), policy, WORLDS)
     say(f"second robot: success {told['second_robot']:.2f}")
