@@ -130,6 +130,13 @@ def test_the_temperature_sharpens_the_choice(temperature: float) -> None:
         assert log_probability == pytest.approx(math.log(expected[choice]))
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_what_is_impossible_stays_so_at_the_ends_in_either_precision(dtype: type) -> None:
+    log_pi = np.array([-np.inf, np.log(0.3), np.log(0.7), -np.inf], dtype)
+    assert draw(log_pi, 1.0, 0.0)[0] == 1
+    assert draw(log_pi, 1.0, float(np.nextafter(1.0, 0.0)))[0] == 2
+
+
 def test_at_half_the_temperature_the_root_is_undone() -> None:
     """What is measured and deployed is pi_LM(a|s) exp(Q(s,a) / beta), normalised."""
     product = (PRIOR.log() + VALUES / BETA).softmax(-1).tolist()

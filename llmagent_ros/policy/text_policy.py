@@ -122,7 +122,8 @@ def draw(log_pi: RealArray, temperature: float, uniform: float) -> tuple[int, fl
     """
     if temperature == 0.0:
         return int(np.argmax(log_pi)), 0.0
-    weights = np.exp((log_pi - log_pi.max()) / temperature)
+    exact = np.asarray(log_pi, np.float64)  # in single precision the draw could come out beyond the last possible one
+    weights = np.exp((exact - exact.max()) / temperature)
     edges = np.cumsum(weights)
     choice = min(int(np.searchsorted(edges, uniform * edges[-1], side="right")), len(edges) - 1)
     return choice, float(np.log(weights[choice] / edges[-1]))
