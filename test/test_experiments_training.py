@@ -120,6 +120,7 @@ def test_a_fresh_process_measures_the_same_from_the_files(lake: str, tmp_path: P
     assert json.loads(there.stdout) == pytest.approx(here, rel=1e-12)
     kept = json.loads((out / runs.EVALUATION).read_text())
     assert kept["figures"] == pytest.approx(here) and len(kept["episodes"]) == 7
+    assert kept["temperature"] == 0.0, "the one that was used, also where nobody asked for one"
 
 
 def test_a_toy_environment_is_solved(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

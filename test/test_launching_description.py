@@ -13,6 +13,7 @@ from llmagent_ros import config
 from llmagent_ros.errors import ConfigError, UnknownNameError
 from llmagent_ros.launching import description, document
 from llmagent_ros.launching.description import Launch
+from llmagent_ros.perception.gymnasium_text import ROBOT_TEMPERATURE
 
 SHIPPED = sorted((config.share_dir() / "launch").glob("*.launch.xml"))
 
@@ -161,7 +162,7 @@ def test_a_file_that_includes_itself_is_refused(workspace: Workspace) -> None:
         expand(workspace, '<include file="$(filename)"/>')
 
 
-@pytest.mark.parametrize(("learn", "temperature"), [("true", 1.0), ("false", 0.5)])
+@pytest.mark.parametrize(("learn", "temperature"), [("true", 1.0), ("false", ROBOT_TEMPERATURE)])
 def test_the_policy_explores_where_something_is_learned(tmp_path: Path, learn: str, temperature: float) -> None:
     (path,) = (path for path in SHIPPED if path.name == "sim.launch.xml")
     launch = description.expand(path, {"learn": learn}, tmp_path, dict(os.environ))

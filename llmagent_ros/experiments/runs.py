@@ -161,6 +161,7 @@ class SavedPolicy:
         torch.set_num_threads(self.config.threads)
         env = make_environment(self.config.spec)
         model = LanguageModel(self.config.model, env.phrases)
+        self.temperature = env.temperature
         env.close()
         bundle = latest_bundle(out / BUNDLES)
         if bundle is None:
@@ -189,6 +190,7 @@ def evaluate_run(
         temperature: None takes the environment's.
     """
     policy = SavedPolicy(out, critic=critic)
+    temperature = policy.temperature if temperature is None else temperature
     began = time.monotonic()
     results = evaluate(
         policy.config.spec, policy.log_probabilities, episodes, temperature=temperature, progress=progress

@@ -17,6 +17,7 @@ from llmagent_ros.perception.perception import Perception
 from llmagent_ros.perception.text import clean_instruction
 from llmagent_ros.types import CameraImage, LaserScan, Odometry
 
+ROBOT_TEMPERATURE = 0.5  # launch/include/agent.launch.xml says the same for learn:=false
 _LONGEST_SCENE = 4000
 _CHARACTERS = string.ascii_letters + string.digits + string.punctuation + " "
 
@@ -115,7 +116,7 @@ class RobotText(TextEnvironment):
     def __init__(self, env: gym.Env[Any, Any]) -> None:
         self._robot: _Robot = env.unwrapped  # type: ignore[assignment]
         super().__init__(env, self._robot.contract.phrases, 1.0, robot_mirror(self._robot.contract))
-        self.temperature = 0.5
+        self.temperature = ROBOT_TEMPERATURE
         self._perception = Perception(self._robot.contract)
         self._numbers = SceneNumbers(self._robot.contract)
         self.numeric_space = gym.spaces.Box(-np.inf, np.inf, (self._numbers.size,), np.float32)
