@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from llmagent_ros.errors import ModelError
 from llmagent_ros.learning.rl.critic import Critic, CriticConfig, build_critic
-from llmagent_ros.learning.rl.learner import lower_bound, margin_loss, soft_targets
+from llmagent_ros.learning.rl.losses import lower_bound, margin_loss, soft_targets
 
 TINY = CriticConfig(heads=3, width=4, depth=2)
 

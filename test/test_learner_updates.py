@@ -173,6 +173,27 @@ def test_cached_features_and_computed_ones_learn_alike(bench: Bench) -> None:
         assert (computed.critic.state()[name] - tensor).abs().mean() < 1e-4, name
 
 
+def test_the_loss_is_that_of_the_target_heads_lower_bound(bench: Bench) -> None:
+    """One transition, so that every batch is known; online and target critic differ."""
+    learner = bench.learner(actor_every=0, n_step=1, pessimism=0.7)
+    learner.observe([transition(0, 0, 2, "left")])
+    prepare(learner)
+    with torch.no_grad():
+        for number, critic in enumerate((learner.critic, learner._target)):
+            generator = torch.Generator().manual_seed(number)
+            for parameter in critic.parameters():
+                parameter.add_(0.3 * torch.randn(parameter.shape, generator=generator))
+        batch = learner.replay.at([0], 1, 0.9)
+        now, then = (learner._features(ids) for ids in (batch.scene_id, batch.bootstrap_id))
+        values, after, target = learner.critic(now)[:, 0], learner.critic(then)[:, 0], learner._target(then)[:, 0]
+    chances = (after.mean(0) / SETTINGS["beta"]).softmax(-1)
+    bound = target.mean(0) - 0.7 * target.std(0)
+    expected = -0.02 + 0.9 * float((chances * bound).sum())
+    errors = [abs(float(head[0]) - expected) for head in values]  # "left" is the first phrase
+    by_hand = sum(e - 0.5 if e > 1 else e * e / 2 for e in errors)
+    assert learner.update()["critic_loss"] == pytest.approx(by_hand, rel=1e-4)
+
+
 # --- the mirror -------------------------------------------------------------------------------------------------
 
 

@@ -32,6 +32,7 @@ from llmagent_ros.errors import DivergenceError
 from llmagent_ros.learning.rl import checkpoint
 from llmagent_ros.learning.rl.config import LearnerConfig
 from llmagent_ros.learning.rl.critic import Critic
+from llmagent_ros.learning.rl.losses import lower_bound, margin_loss, soft_targets
 from llmagent_ros.learning.rl.replay import Replay
 from llmagent_ros.learning.rl.sampling import NStepBatch
 from llmagent_ros.optimiser_state import load_optimiser, optimiser_tensors, part
@@ -365,22 +366,6 @@ class Learner:
         return caller
 
 
-def lower_bound(values: Tensor, pessimism: float) -> Tensor:
-    """Mean over the heads less so many of their (sample) standard deviations, (heads, B, actions) -> (B, actions)."""
-    return values.mean(0) - pessimism * values.std(0)
-
-
-def soft_targets(values: Tensor, bound: Tensor, returns: Tensor, discount: Tensor, beta: float) -> Tensor:
-    """y of the module's critic equation, (B,).
-
-    Args:
-        values: of every head at the next scene, (heads, B, actions). bound: of the target heads there, (B, actions).
-        returns, discount: n-step return and gamma^m (0 where terminated), (B,).
-    """
-    policy = (values.mean(0) / beta).softmax(-1)
-    return returns + discount * (policy * bound).sum(-1)
-
-
 @torch.no_grad()
 def _move(module: nn.Module, towards: nn.Module, rate: float) -> None:
     """module <- module + rate (towards - module)."""
@@ -390,14 +375,3 @@ def _move(module: nn.Module, towards: nn.Module, rate: float) -> None:
 
 def _device(module: nn.Module) -> torch.device:
     return next(module.parameters()).device
-
-
-def margin_loss(values: Tensor, shown: Tensor, margin: float) -> Tensor:
-    """How far what was shown is from being better by a margin than all else, mean over scenes, (heads,).
-
-    Args:
-        values: (heads, B, actions). shown: actions, (B,). margin: in units of return.
-    """
-    others = torch.full_like(values, margin).scatter(-1, shown.expand(len(values), -1)[..., None], 0.0)
-    own = values.gather(-1, shown.expand(len(values), -1)[..., None])[..., 0]
-    return ((values + others).amax(-1) - own).mean(1)
