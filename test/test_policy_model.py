@@ -258,17 +258,30 @@ def test_new_adapter_acts_as_the_base(model: LanguageModel) -> None:
     torch.testing.assert_close(model.phrase_log_probs(SCENES), model.phrase_log_probs(SCENES, adapter=False), **TIGHT)
 
 
-def test_gradients_reach_exactly_the_adapter(model: LanguageModel) -> None:
+@pytest.mark.parametrize("train_a", [False, True])
+def test_gradients_reach_exactly_what_trains_of_the_adapter(folders: dict[str, Path], train_a: bool) -> None:
+    model = tiny_language_model(folders["llama"], train_a=train_a)
     model.load_adapter_state(random_adapter(model))
-    adapter = {id(p) for p in model.adapter_parameters()}
-    assert adapter
+    trained = {id(p) for p in model.adapter_parameters()}
+    assert trained
     for scenes in (SCENES[:1], SCENES):
         model.phrase_log_probs(scenes)[:, 0].sum().backward()
         for name, parameter in model.model.named_parameters():
-            assert parameter.requires_grad == (id(parameter) in adapter) == ("lora" in name), name
+            expected = "lora_B" in name or (train_a and "lora_A" in name)
+            assert parameter.requires_grad == (id(parameter) in trained) == expected, name
             received = parameter.grad is not None and bool(parameter.grad.abs().max() > 0)
-            assert received == (id(parameter) in adapter), name
+            assert received == expected, name
         model.model.zero_grad()
+
+
+def test_every_adapter_of_a_base_has_the_same_a(folders: dict[str, Path]) -> None:
+    torch.manual_seed(1)
+    one = tiny_language_model(folders["llama"]).adapter_state()
+    torch.manual_seed(2)
+    other = tiny_language_model(folders["llama"]).adapter_state()
+    shared = [name for name in one if "lora_A" in name]
+    assert shared
+    assert all(torch.equal(one[name], other[name]) for name in shared)
 
 
 def test_gradient_is_that_of_finite_differences(model: LanguageModel) -> None:

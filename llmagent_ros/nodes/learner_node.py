@@ -65,7 +65,7 @@ class LearnerNodeConfig:
     device: str = "auto"
     dtype: str = "auto"
     chat: bool = False
-    rank: Annotated[int, Field(gt=0)] = 8
+    rank: Annotated[int, Field(gt=0)] = 16
     seed: Annotated[int, Field(ge=0)] = 0
     out: str = "runs/default"
     rl: LearnerConfig = Field(default_factory=LearnerConfig)

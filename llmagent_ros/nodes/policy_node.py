@@ -73,7 +73,7 @@ class PolicyNodeConfig:
     device: str = "auto"
     dtype: str = "auto"
     chat: bool = False
-    rank: Annotated[int, Field(gt=0)] = 8
+    rank: Annotated[int, Field(gt=0)] = 16
     bundle: str = ""
     temperature: Annotated[float, Field(ge=0, le=1)] = 1.0
     lessons: Annotated[int, Field(ge=0, le=5)] = 2

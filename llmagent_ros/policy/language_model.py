@@ -43,9 +43,12 @@ class LanguageModelConfig:
             phrases and is there to be measured against.
         full: a copy of the whole model is trained in place of an adapter, and bundles hold all of it; only to measure
             what an adapter is worth.
-        rank, alpha: of LoRA (Hu et al. 2022). target_modules: names of linear layers, or "all-linear".
+        rank, alpha: of LoRA (Hu et al. 2022); alpha 0 is twice the rank.
+        target_modules: names of linear layers, or "all-linear".
         max_tokens: longer prompts lose their beginning.
-        seed: of the adapter's initial A; B starts at zero, so a new adapter acts as the base.
+        seed: of the adapter's A; B starts at zero, so a new adapter acts as the base.
+        train_a: A learns as well. Without, it stays the same for all adapters of a base, rank and seed (LoRA-FA, Zhang
+            et al. 2023): they learn as well, and the mean of their B is the mean of what they add to the weights.
     """
 
     model: str = ""
@@ -54,11 +57,12 @@ class LanguageModelConfig:
     chat: bool = False
     score: Literal["mean", "sum"] = "mean"
     full: bool = False
-    rank: int = Field(default=8, gt=0)
-    alpha: int = Field(default=16, gt=0)
+    rank: int = Field(default=16, gt=0)
+    alpha: int = Field(default=0, ge=0)
     target_modules: tuple[str, ...] | str = "all-linear"
     max_tokens: int = Field(default=512, gt=0)
     seed: int = 0
+    train_a: bool = False
 
 
 class LanguageModel:
@@ -92,7 +96,7 @@ class LanguageModel:
         targets = config.target_modules
         lora = LoraConfig(
             r=config.rank,
-            lora_alpha=config.alpha,
+            lora_alpha=config.alpha or 2 * config.rank,
             target_modules=targets if isinstance(targets, str) else list(targets),
             task_type="CAUSAL_LM",
         )
@@ -105,6 +109,10 @@ class LanguageModel:
                 linear = {n.rsplit(".", 1)[-1] for n, m in base.named_modules() if isinstance(m, torch.nn.Linear)}
                 raise ModelError(f"target_modules {targets!r}: {error}; linear layers: {sorted(linear)}") from error
         self.model.eval()
+        if not config.train_a:
+            for name, parameter in self.model.named_parameters():
+                if f".lora_A.{ADAPTER}." in name:
+                    parameter.requires_grad_(False)
         self._tuned = copy.deepcopy(self._plain).requires_grad_() if config.full else None
         self._adapter = dict(self._tuned.named_parameters()) if self._tuned else self._adapter_by_file_name()
         self._base: Any = self.model.base_model.model
@@ -186,8 +194,8 @@ class LanguageModel:
     # --- the adapter --------------------------------------------------------------------------------
 
     def adapter_parameters(self) -> list[torch.nn.Parameter]:
-        """The adapter's parameters, the only ones that may train."""
-        return list(self._adapter.values())
+        """Those of the adapter's parameters that train; no other does."""
+        return [parameter for parameter in self._adapter.values() if parameter.requires_grad]
 
     def adapter_state(self) -> dict[str, Tensor]:
         """The adapter's tensors under PEFT's file names, on the CPU."""

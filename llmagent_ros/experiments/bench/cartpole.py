@@ -30,7 +30,8 @@ ABLATIONS: dict[str, dict[str, Any]] = {
     "no feature cache": {"learner": {"cache_features": False}},
     "summed scores": {"model": {"score": "sum"}},
     # an adapter's best learning rate is about ten times that of the whole model (Schulman et al. 2025)
-    "full fine-tuning": {"model": {"full": True}, "learner": {"actor_learning_rate": 1e-4}},
+    "full fine-tuning": {"model": {"full": True}, "learner": {"actor_learning_rate": 2e-4}},
+    "trained A": {"model": {"train_a": True}},
 }
 
 FIGURES = (

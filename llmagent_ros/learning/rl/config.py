@@ -63,7 +63,7 @@ class LearnerConfig:
     margin_weight: Annotated[float, Field(ge=0)] = 1.0
     actor_every: Annotated[int, Field(ge=0)] = 40
     actor_batch: Annotated[int, Field(gt=0)] = 32
-    actor_learning_rate: Positive = 1e-3
+    actor_learning_rate: Positive = 2e-3
     lesson_share: Share = 0.5
     kl_weight: Annotated[float, Field(ge=0)] = 0.1
     clone_weight: Annotated[float, Field(ge=0)] = 0.5
