@@ -6,6 +6,7 @@ One YAML file for one robot (config/robots/*.yaml); docs/contract.md describes i
 from __future__ import annotations
 
 import math
+import re
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -251,6 +252,12 @@ class RobotContract:
         if self.objects and not any(name.lower() in instruction.lower() for name in self.objects):
             return f"it names nothing that {self.robot} knows; valid: {', '.join(self.objects)}"
         return ""
+
+    def generalised(self, instruction: str) -> str:
+        """An instruction with "object" for the names of objects: what it asks for, whichever object it is about."""
+        for name in sorted(self.objects, key=len, reverse=True):
+            instruction = re.sub(re.escape(name), "object", instruction, flags=re.IGNORECASE)
+        return instruction
 
     @property
     def phrases(self) -> tuple[str, ...]:

@@ -158,7 +158,7 @@ def errors(launch: Process) -> set[str]:
 @pytest.mark.parametrize(
     ("arguments", "problem"),
     [
-        ({"task": "nonsense"}, "unknown task 'nonsense'; valid: explore, navigate"),
+        ({"task": "nonsense"}, "unknown task 'nonsense'; valid: explore, face, leave, navigate, navigate_delayed, "),
         ({"model": "/no/such/model"}, "model '/no/such/model'"),
     ],
 )

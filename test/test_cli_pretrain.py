@@ -24,8 +24,9 @@ from llmagent_ros.policy.logs import LoggedStep, write_log
         (["--robot", "nope"], "unknown robot contract 'nope'; valid: sim_diffdrive, sim_scout"),
         (
             ["--environments", "explore", "nope"],
-            "unknown environment 'nope'; valid: Acrobot-v1, CartPole-v1, FrozenLake-v1, LunarLander-v3, Taxi-v4, "
-            "any id of Gymnasium, explore, navigate",
+            "unknown environment 'nope'; valid: Acrobot-v1, CartPole-v1, FrozenLake-firm, FrozenLake-v1, "
+            "LunarLander-v3, Taxi-v4, any id of Gymnasium, explore, face, leave, navigate, navigate_delayed, "
+            "navigate_dense, navigate_hall, navigate_swapped, navigate_worn",
         ),
     ],
 )
@@ -64,7 +65,7 @@ def test_ctrl_c_while_it_logs(tmp_path: Path) -> None:
     try:
         said = process.stdout.readline()  # that it begins
         os.killpg(process.pid, signal.SIGINT)
-        rest, _ = process.communicate(timeout=30)
+        rest, _ = process.communicate(timeout=120)
     finally:
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)

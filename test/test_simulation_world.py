@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import math
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -15,7 +17,7 @@ from scipy import ndimage
 from llmagent_ros import config
 from llmagent_ros.contract import load_contract
 from llmagent_ros.errors import ConfigError
-from llmagent_ros.simulation.task import RewardConfig, TaskConfig, judge, load_task
+from llmagent_ros.simulation.task import RewardConfig, TaskConfig, judge, left_to_do, load_task
 from llmagent_ros.simulation.world import Body, World, WorldConfig, draw_world, load_world
 from llmagent_ros.types import Outcome
 
@@ -142,6 +144,10 @@ TASK = config.build(
 )
 
 
+def left(gap: float | None) -> float | None:
+    return None if gap is None else left_to_do(TASK, gap, 0.0)
+
+
 @pytest.mark.parametrize(
     ("gap", "previous", "collided", "steps", "expected"),
     [
@@ -158,14 +164,35 @@ TASK = config.build(
 def test_reward_by_hand(
     gap: float | None, previous: float | None, collided: bool, steps: int, expected: Outcome
 ) -> None:
-    assert judge(TASK, gap=gap, previous_gap=previous, collided=collided, steps=steps) == expected
+    assert judge(TASK, left=left(gap), previously_left=left(previous), collided=collided, steps=steps) == expected
+
+
+@pytest.mark.parametrize(
+    ("changed", "gap", "bearing", "expected"),
+    [
+        ({"goal": "leave", "away": 2.0}, 1.5, 0.0, 0.5),
+        ({"goal": "leave", "away": 2.0}, 2.0, 0.0, 0.0),
+        ({"goal": "face", "facing": 30}, 9.0, -math.pi / 2, math.pi / 3),
+        ({"goal": "face", "facing": 30}, 9.0, math.pi / 6, 0.0),
+        ({"goal": "reach"}, 1.3, 2.0, 1.0),
+    ],
+)
+def test_what_is_left_to_do_by_hand(changed: dict[str, Any], gap: float, bearing: float, expected: float) -> None:
+    assert left_to_do(dataclasses.replace(TASK, **changed), gap, bearing) == pytest.approx(expected, abs=1e-12)
+
+
+@pytest.mark.parametrize(("goal", "reason"), [("reach", "reached"), ("leave", "left"), ("face", "faced")])
+def test_nothing_left_to_do_is_success(goal: Literal["reach", "leave", "face"], reason: str) -> None:
+    outcome = judge(dataclasses.replace(TASK, goal=goal), left=0.0, previously_left=0.5, collided=True, steps=3)
+    assert outcome == Outcome(-0.5 + 1.0 + 5.0, terminated=True, success=True, reason=reason)
 
 
 def test_progress_adds_up_whatever_the_path() -> None:
     gaps = [3.0, 2.0, 2.75, 1.0, 1.5]
-    total = sum(
-        judge(TASK, gap=b, previous_gap=a, collided=False, steps=1).reward for a, b in itertools.pairwise(gaps)
-    )
+    outcomes = [
+        judge(TASK, left=left(b), previously_left=left(a), collided=False, steps=1) for a, b in itertools.pairwise(gaps)
+    ]
+    total = sum(outcome.reward for outcome in outcomes)
     assert total == pytest.approx(2.0 * (3.0 - 1.5) - 4 * 0.5)
 
 

@@ -38,12 +38,12 @@ def run(args: argparse.Namespace) -> int:
     import torch
 
     from llmagent_ros.experiments import bases
-    from llmagent_ros.experiments.environments import base_environments
+    from llmagent_ros.experiments.environments import BASE_ENVIRONMENTS
     from llmagent_ros.policy import pretraining
     from llmagent_ros.policy.logs import read_log
     from llmagent_ros.policy.prompt import PromptFormat
 
-    args.environments = args.environments or base_environments()
+    args.environments = args.environments or list(BASE_ENVIRONMENTS)
     _check(args)
     logs = {name: [step for path in paths for step in read_log(path)] for name, paths in _log(args).items()}
     held_out = {name: steps[-_HELD_OUT:] for name, steps in logs.items()}

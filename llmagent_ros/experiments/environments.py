@@ -17,6 +17,8 @@ from llmagent_ros.perception.gymnasium_text import DescribedText, RobotText, Tex
 from llmagent_ros.simulation.env import NavigateEnv
 
 DEFAULT_ROBOT = "sim_diffdrive"
+# What the shipped base has read: the robot with many wordings, and these descriptions.
+BASE_ENVIRONMENTS = ("explore", "Acrobot-v1", "CartPole-v1", "FrozenLake-v1", "LunarLander-v3", "Taxi-v4")
 
 
 @dataclass(frozen=True)
@@ -36,11 +38,6 @@ class EnvironmentSpec:
 def shipped(kind: str) -> list[str]:
     """Names of the shipped files of config/KIND: "tasks" or "environments"."""
     return sorted(path.stem for path in (config.share_dir() / "config" / kind).glob("*.yaml"))
-
-
-def base_environments() -> list[str]:
-    """What the shipped base has read: the robot with many wordings, and every environment with a description."""
-    return ["explore", *shipped("environments")]
 
 
 def make_environment(spec: EnvironmentSpec) -> TextEnvironment:

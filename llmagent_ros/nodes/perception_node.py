@@ -122,7 +122,10 @@ class PerceptionNode(Node):
         self._arrived("camera", key(image.header.stamp))
 
     def _on_task(self, message: Task) -> None:
+        again = bool(message.id) and message.id == self._task.id  # with what was found for it since
         self._task = message
+        if again:
+            return
         self._perception.start_episode(message.instruction)
         self._decided, self._due = 0, None
         if message.instruction and self._complete() is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import string
 from collections import deque
 from typing import Any, Protocol, SupportsFloat
@@ -29,6 +30,7 @@ class TextEnvironment(gym.Wrapper[str, Any, Any, Any]):
 
     Attributes:
         phrases: the closed vocabulary, by index. task: the present instruction.
+        contract_name: of the robot contract, or what stands for one: skills of one contract do not act on another.
         observation: the last one as numbers, for policies and teachers that do not read; of `numeric_space`.
         reward_scale: by which the learner multiplies rewards.
         temperature: at which a policy is measured here, see `policy.text_policy.draw`.
@@ -36,9 +38,15 @@ class TextEnvironment(gym.Wrapper[str, Any, Any, Any]):
     """
 
     def __init__(
-        self, env: gym.Env[Any, Any], phrases: tuple[str, ...], reward_scale: float, mirror: Mirror | None
+        self,
+        env: gym.Env[Any, Any],
+        phrases: tuple[str, ...],
+        reward_scale: float,
+        mirror: Mirror | None,
+        contract_name: str,
     ) -> None:
         super().__init__(env)
+        self.contract_name = contract_name
         self.phrases, self.reward_scale, self.mirror = phrases, reward_scale, mirror
         self.task = ""
         self.observation: Any = None
@@ -46,6 +54,11 @@ class TextEnvironment(gym.Wrapper[str, Any, Any, Any]):
         self.numeric_space: gym.Space[Any] = env.observation_space
         self.observation_space = gym.spaces.Text(_LONGEST_SCENE, min_length=1, charset=_CHARACTERS)
         self.action_space = gym.spaces.Discrete(len(phrases))
+
+    @property
+    def wording(self) -> str:
+        """The present instruction, whichever object it is about: what a skill is found by."""
+        return self.task
 
 
 class DescribedText(TextEnvironment):
@@ -57,7 +70,8 @@ class DescribedText(TextEnvironment):
 
     def __init__(self, env: gym.Env[Any, Any], description: EnvironmentDescription, origin: str = "it") -> None:
         description.check(env, origin)
-        super().__init__(env, description.actions, description.reward_scale, description_mirror(description))
+        mirror, name = description_mirror(description), re.sub(r"\W+", "_", description.environment.lower())
+        super().__init__(env, description.actions, description.reward_scale, mirror, f"gymnasium_{name}")
         self.description = description
         self.task = description.task
         self._done: deque[str] = deque(maxlen=description.history)
@@ -100,6 +114,8 @@ class _Robot(Protocol):
     contract: RobotContract
 
     @property
+    def symmetric(self) -> bool: ...
+    @property
     def readings(self) -> _Readings: ...
     @property
     def instruction(self) -> str: ...
@@ -115,7 +131,9 @@ class RobotText(TextEnvironment):
 
     def __init__(self, env: gym.Env[Any, Any]) -> None:
         self._robot: _Robot = env.unwrapped  # type: ignore[assignment]
-        super().__init__(env, self._robot.contract.phrases, 1.0, robot_mirror(self._robot.contract))
+        mirror = robot_mirror(self._robot.contract) if self._robot.symmetric else None
+        contract = self._robot.contract
+        super().__init__(env, contract.phrases, 1.0, mirror, contract.robot)
         self.temperature = ROBOT_TEMPERATURE
         self._perception = Perception(self._robot.contract)
         self._numbers = SceneNumbers(self._robot.contract)
@@ -131,6 +149,10 @@ class RobotText(TextEnvironment):
         self._perception.note_action(self.phrases[int(action)])
         _, reward, terminated, truncated, info = self.env.step(np.int64(action))
         return self._see(), float(reward), bool(terminated), bool(truncated), info
+
+    @property
+    def wording(self) -> str:
+        return self._robot.contract.generalised(self.task)
 
     def _see(self) -> str:
         readings = self._robot.readings

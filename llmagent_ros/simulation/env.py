@@ -27,7 +27,7 @@ Observation = dict[str, Any]
 
 
 class NavigateEnv(gym.Env[Observation, np.int64]):
-    """Drive to the object that the instruction names.
+    """Do what the instruction says about the object that it names: drive to it, unless the task has another goal.
 
     Observation (raw sensors, as the ROS topics carry them):
         scan: (rays,) float32 m from the scanner, range_max where nothing is in reach, first ray to the back, then
@@ -36,7 +36,8 @@ class NavigateEnv(gym.Env[Observation, np.int64]):
     Action: index into the robot contract's phrases, held for one control period.
     Reward, end of episode: the task file (config/tasks). Truncated by the task's max_steps.
     Info: once an episode ended, `success`, `reason`, and `spl`, the success weighted by path length of Anderson et al.
-        (2018): length of the shortest way over that of the path, at most 1; 0 without success.
+        (2018): length of the shortest way over that of the path, at most 1; 0 without success, absent where the goal is
+        not to reach.
     """
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": 2.5}  # noqa: RUF012 - as Gymnasium declares it
@@ -80,7 +81,9 @@ class NavigateEnv(gym.Env[Observation, np.int64]):
         self._path.append(self.simulator.pose()[:2])
         info: dict[str, Any] = {}
         if outcome.ended:
-            info = {"success": outcome.success, "reason": outcome.reason, "spl": self._spl(outcome.success)}
+            info = {"success": outcome.success, "reason": outcome.reason}
+            if self.simulator.task.goal == "reach":
+                info["spl"] = self._spl(outcome.success)
         return self._observation(self._readings), outcome.reward, outcome.terminated, outcome.truncated, info
 
     def _spl(self, success: bool) -> float:
@@ -92,6 +95,11 @@ class NavigateEnv(gym.Env[Observation, np.int64]):
         shortest = route.length(*self._path[0])
         driven = sum(math.dist(a, b) for a, b in itertools.pairwise(self._path))
         return min(1.0, shortest / max(driven, 1e-6))
+
+    @property
+    def symmetric(self) -> bool:
+        """Whether body and task are the same seen in a mirror."""
+        return self.simulator.task.variation.symmetric
 
     @property
     def readings(self) -> Readings:

@@ -12,6 +12,7 @@ import numpy as np
 from llmagent_ros import config
 from llmagent_ros.contract import RobotContract
 from llmagent_ros.simulation.quiet import quiet
+from llmagent_ros.simulation.variation import Variation
 from llmagent_ros.simulation.world import Body, World, WorldConfig
 from llmagent_ros.types import CameraImage, LaserScan, Odometry, Velocity
 
@@ -61,6 +62,7 @@ class Physics:
         self._urdf = _urdf_path()
         self._robot = -1
         self._wheels = (0, 1)
+        self._variation = Variation()
         self._bodies: dict[str, tuple[int, Body]] = {}
         self._solid: list[int] = []
         self._odometry = np.zeros(3)  # x, y, yaw as the wheels count them
@@ -70,9 +72,10 @@ class Physics:
         bearings = np.arange(self._sensors.rays) * 2 * math.pi / self._sensors.rays - math.pi
         self._ray_directions = np.stack([np.cos(bearings), np.sin(bearings)], axis=1)
 
-    def load(self, config: WorldConfig, world: World) -> None:
-        """Empties the simulator and builds `world` with the robot at its start."""
+    def load(self, config: WorldConfig, world: World, variation: Variation | None = None) -> None:
+        """Empties the simulator and builds `world` with the robot, as varied, at its start."""
         bullet = self._bullet
+        self._variation = variation or Variation()
         self._noise = np.random.default_rng(round(1e6 * abs(world.start[0])))  # the same in the same world
         bullet.resetSimulation()
         bullet.setTimeStep(1.0 / PHYSICS_RATE)
@@ -89,6 +92,7 @@ class Physics:
         """Holds a velocity command for `duration` s; True as soon as the robot has hit something."""
         left = (command.linear - command.angular * self._wheel_separation / 2) / self._wheel_radius
         right = (command.linear + command.angular * self._wheel_separation / 2) / self._wheel_radius
+        left, right = self._variation.wheels(left, right)
         self._bullet.setJointMotorControlArray(
             self._robot,
             self._wheels,
@@ -117,6 +121,14 @@ class Physics:
         body = self._bodies[name][1]
         x, y, _ = self.pose()
         return math.hypot(body.x - x, body.y - y) - body.radius - self._contract.footprint_radius
+
+    def bearing(self, name: str) -> float | None:
+        """True bearing of a named object's centre, rad in [-pi, pi], left positive; None if it is not here."""
+        if name not in self._bodies:
+            return None
+        body = self._bodies[name][1]
+        x, y, yaw = self.pose()
+        return math.remainder(math.atan2(body.y - y, body.x - x) - yaw, math.tau)
 
     def pose(self) -> tuple[float, float, float]:
         """True pose: x, y in m and yaw in rad. For rewards and tests, never for perception."""
@@ -195,8 +207,12 @@ class Physics:
         }
         self._wheels = (links["left_wheel_joint"], links["right_wheel_joint"])
         for name, joint in links.items():
-            bullet.changeDynamics(self._robot, joint, lateralFriction=1.0 if "wheel" in name else 0.0)
+            friction = self._variation.friction if "wheel" in name else 0.0
+            bullet.changeDynamics(self._robot, joint, lateralFriction=friction)
         bullet.changeDynamics(self._robot, -1, lateralFriction=0.0)
+        if self._variation.load != 1.0:  # Bullet makes the inertia anew from the shape when it is given a mass
+            mass = self._variation.load * bullet.getDynamicsInfo(self._robot, -1)[0]
+            bullet.changeDynamics(self._robot, -1, mass=mass)
         self._odometry = np.array(start, dtype=float)
         self._wheel_angles = np.array([bullet.getJointState(self._robot, wheel)[0] for wheel in self._wheels])
         self.drive(Velocity(), 0.1)  # settle on the wheels

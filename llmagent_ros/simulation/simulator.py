@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections import deque
+
 import numpy as np
 
 from llmagent_ros.contract import RobotContract
 from llmagent_ros.simulation.physics import Physics, Readings
-from llmagent_ros.simulation.task import TaskConfig, judge
+from llmagent_ros.simulation.task import TaskConfig, judge, left_to_do
 from llmagent_ros.simulation.world import World, WorldConfig, draw_world, load_world
 from llmagent_ros.types import Outcome, Velocity
 
@@ -36,8 +38,9 @@ class Simulator:
         self.world: World | None = None
         self.instruction = ""
         self._target = ""
-        self._gap: float | None = None
+        self._left: float | None = None
         self._collided = False
+        self._commanded: deque[tuple[float, Velocity]] = deque()  # when, what: from the one that acts now on
 
     def set_task(self, task: TaskConfig) -> None:
         """The task of the next episode."""
@@ -60,7 +63,8 @@ class Simulator:
         self._drawn += 1
         self.world = draw_world(self._world_config, self._contract, rng)
         wording = self._task.instructions[int(rng.integers(len(self._task.instructions)))]
-        self._physics.load(self._world_config, self.world)
+        self._physics.load(self._world_config, self.world, self._task.variation)
+        self._commanded.clear()
         self.follow(wording.format(object=self.world.target))
         self.steps, self._collided = 0, False
         self.time += self._contract.control_period
@@ -76,7 +80,7 @@ class Simulator:
         self.instruction = instruction
         assert self.world is not None, "reset first"
         self._target = next((b.name for b in self.world.objects if b.name.lower() in instruction.lower()), "")
-        self._gap = self._physics.gap(self._target)
+        self._left = self._left_to_do()
         return bool(self._target)
 
     def step(self, command: Velocity) -> tuple[Readings, Outcome]:
@@ -87,21 +91,21 @@ class Simulator:
     def advance(self, command: Velocity, duration: float) -> Readings:
         """Holds a command for `duration` s, or until the robot hits something; time passes all the same."""
         if not self._collided:
-            self._collided = self._physics.drive(command, duration)
+            self._collided = self._physics.drive(self._acting(command), duration)
         self.time += duration
         return self._physics.read(self.time)
 
     def judge(self) -> Outcome:
         """The outcome of the control period that ends now."""
         self.steps += 1
-        previous, self._gap = self._gap, self._physics.gap(self._target)
+        previous, self._left = self._left, self._left_to_do()
         return judge(
-            self._task, gap=self._gap, previous_gap=previous, collided=self._collided, steps=self.steps
+            self._task, left=self._left, previously_left=previous, collided=self._collided, steps=self.steps
         )
 
     def gap(self) -> float | None:
         """True distance to the target's surface, m; None without one."""
-        return self._gap
+        return self._physics.gap(self._target)
 
     def pose(self) -> tuple[float, float, float]:
         """True pose, for tests and teachers: m, m, rad."""
@@ -109,3 +113,17 @@ class Simulator:
 
     def close(self) -> None:
         self._physics.close()
+
+    def _acting(self, command: Velocity) -> Velocity:
+        """What the body does now: the command of as long ago as its delay is."""
+        self._commanded.append((self.time, command))
+        due = self.time - self._task.variation.delay * self._contract.control_period + 1e-6
+        while len(self._commanded) > 1 and self._commanded[1][0] <= due:
+            self._commanded.popleft()
+        began, acting = self._commanded[0]
+        return acting if began <= due else Velocity()
+
+    def _left_to_do(self) -> float | None:
+        gap, bearing = self._physics.gap(self._target), self._physics.bearing(self._target)
+        return None if gap is None or bearing is None else left_to_do(self._task, gap, bearing)
+

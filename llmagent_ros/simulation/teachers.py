@@ -9,9 +9,10 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
-from llmagent_ros.errors import UnknownNameError
+from llmagent_ros.errors import ConfigError, UnknownNameError
 from llmagent_ros.simulation.env import NavigateEnv
 from llmagent_ros.simulation.route import Route
+from llmagent_ros.simulation.variation import Variation
 from llmagent_ros.simulation.world import World
 
 _IMAGINED = 8  # pieces that two control periods are imagined in
@@ -46,6 +47,9 @@ class NavigationTeacher:
 
     def __init__(self, env: NavigateEnv) -> None:
         self._simulator, self._contract = env.simulator, env.contract
+        task = self._simulator.task
+        if task.goal != "reach" or task.variation != Variation():
+            raise ConfigError(f"task {task.task}: the teacher only knows how to reach things with an unchanged body")
         self._route: Route | None = None
         self._world: World | None = None
 
