@@ -21,7 +21,6 @@ import os
 import re
 import shutil
 import stat
-import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,7 +32,7 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as dump_tensors
 from torch import Tensor
 
-from llmagent_ros.durable import sync
+from llmagent_ros.durable import write_folder
 from llmagent_ros.errors import ConfigError, ModelError, StoreError
 
 FORMAT = "llmagent-bundle"
@@ -108,7 +107,7 @@ def save_bundle(
         raise StoreError(f"{folder}: already exists; a bundle is never overwritten")
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        _write_folder(folder, contents)
+        write_folder(folder, contents)
     except OSError as error:
         full = error.errno in {errno.ENOSPC, errno.EDQUOT}
         reason = "no space left on the disk, nothing was written" if full else error.strerror or str(error)
@@ -135,6 +134,19 @@ def bundle_digest(folder: Path) -> str:
         ModelError: as `load_bundle`.
     """
     return _read(folder)[2]
+
+
+def bundle_files(folder: Path) -> dict[str, bytes]:
+    """Every file of a bundle by its name, the manifest among them, after checking each against its hash.
+
+    Raises:
+        ModelError: as `load_bundle`.
+    """
+    _, contents, digest = _read(folder)
+    data = _read_file(folder / MANIFEST, _MAX_MANIFEST_BYTES)
+    if hashlib.sha256(data).hexdigest() != digest:
+        raise ModelError(f"{folder}: {MANIFEST} changed while it was read")
+    return {**contents, MANIFEST: data}
 
 
 def latest_bundle(parent: Path) -> Path | None:
@@ -239,23 +251,6 @@ def _plain(value: object) -> object:
     if isinstance(value, (set, frozenset)):  # LoraConfig.target_modules
         return sorted(value)
     raise TypeError(f"{type(value).__name__} {value!r} has no JSON form")
-
-
-def _write_folder(folder: Path, contents: Mapping[str, bytes]) -> None:
-    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".tmp", dir=folder.parent))
-    try:
-        temporary.chmod(0o755)  # mkdtemp's 0700 would outlive the rename
-        for name, data in contents.items():
-            with (temporary / name).open("xb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-        sync(temporary)
-        temporary.rename(folder)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
-    sync(folder.parent)
 
 
 def _read(folder: Path) -> tuple[dict[str, Any], dict[str, bytes], str]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -183,8 +183,76 @@ class Transition:
 
 
 @dataclass(frozen=True)
+class Lesson:
+    """A short statement about what was learned, with its evidence.
+
+    Attributes:
+        text: for the prompt; without numbers that count evidence.
+        support, against: how often the statement held and how often it did not, weighted: older evidence counts less.
+    """
+
+    text: str
+    support: float
+    against: float = 0.0
+
+    @property
+    def evidence(self) -> float:
+        """All that was seen, for and against."""
+        return self.support + self.against
+
+    def __str__(self) -> str:
+        """For a person: "clear ahead under 0.3: not forward (4 of 6)"."""
+        return f"{self.text} ({self.support:.3g} of {self.evidence:.3g})"
+
+
+@dataclass(frozen=True)
 class Velocity:
     """A planar velocity command in the base frame: linear m/s along x, angular rad/s about z."""
 
     linear: float = 0.0
     angular: float = 0.0
+
+
+VerdictSource = Literal["policy", "teleop", "stop"]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the guard makes of a command.
+
+    Attributes:
+        velocity: within the contract's limits, always finite.
+        source: whose command it follows; "stop" when it is a zero of the guard's own.
+        reason: why the guard stopped, None when it did not.
+        limited: which of "speed", "acceleration" changed the command.
+        stamp: of the policy command that this is the one answer to, else the time of the decision, s.
+        asked: the command that it follows; of a stop the one that it answers, zero if it answers none.
+    """
+
+    velocity: Velocity
+    source: VerdictSource
+    reason: str | None
+    limited: tuple[str, ...]
+    stamp: float
+    asked: Velocity = field(default_factory=Velocity)
+
+    @property
+    def word(self) -> str:
+        """passed: what was asked for; limited: something else; stopped: a zero of the guard's own."""
+        if self.reason is not None:
+            return "stopped"
+        return "limited" if self.limited else "passed"
+
+    @property
+    def why(self) -> str:
+        """The reason of a stop, or which limits changed the command, with a comma between; empty when it passed."""
+        return self.reason or ",".join(self.limited)
+
+
+@dataclass(frozen=True)
+class RetrievedSkill:
+    """A skill that was found for an instruction. similarity: of its wording to the instruction's, -1..1."""
+
+    id: str
+    description: str
+    similarity: float

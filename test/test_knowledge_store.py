@@ -16,8 +16,11 @@ from llmagent_ros.errors import ConfigError, ModelError, StoreError, UnknownName
 from llmagent_ros.knowledge.index import HEADER, IndexConfig, SkillIndex
 from llmagent_ros.knowledge.knowledge import Knowledge, KnowledgeConfig
 from llmagent_ros.knowledge.skill import MAX_TEXT, MAX_TEXTS, Skill, wilson_lower_bound
+from llmagent_ros.types import Lesson
 
-RED = Skill("reach red things", ("drive to the red ball", "go to the red ball"), "sim", ("keep left",), 10, 7)
+RED = Skill(
+    "reach red things", ("drive to the red ball", "go to the red ball"), "sim", (Lesson("keep left", 3.0, 1.0),), 10, 7
+)
 BLUE = Skill("reach blue things", ("drive to the blue cone",), "husky", (), 4, 4)
 
 
@@ -312,7 +315,7 @@ def test_another_embedder_embeds_everything_again(tmp_path: Path, other: HashEmb
         knowledge.store(RED)
         knowledge.store(BLUE)
     with reopened(tmp_path, other) as knowledge:
-        assert other.calls == 1
+        assert other.calls == 2  # texts, lessons
         assert knowledge.retrieve(RED.description)[0].similarity == pytest.approx(1.0, abs=1e-5)
         assert knowledge.verify() == []
 
@@ -386,7 +389,7 @@ def test_closed_store_says_so(tmp_path: Path) -> None:
 def test_a_full_disk_loses_nothing_acknowledged(tmp_path: Path) -> None:
     with reopened(tmp_path) as knowledge:
         first = knowledge.store(RED)
-        database = knowledge._store._database
+        database = knowledge._store.database.writer
         assert database is not None
         pages = database.execute("PRAGMA page_count").fetchone()[0]
         database.execute(f"PRAGMA max_page_count = {pages}")
@@ -424,7 +427,7 @@ def _no_space(*_: object) -> None:
         (Skill("x\0y"), "NUL"),
         (Skill("x\ud800"), "surrogate"),
         (Skill("x", instructions=("",)), "skill instructions: is empty"),
-        (Skill("x", lessons=("y",) * (MAX_TEXTS + 1)), f"skill lessons: at most {MAX_TEXTS}"),
+        (Skill("x", lessons=(Lesson("y", 1),) * (MAX_TEXTS + 1)), f"skill lessons: at most {MAX_TEXTS}"),
         (Skill("x", contract="../evil"), "skill contract"),
         (Skill("x", attempts=1, successes=2), "successes"),
         (Skill("x", attempts=-1), "attempts"),

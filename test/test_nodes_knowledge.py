@@ -8,26 +8,31 @@ from contextlib import closing
 from pathlib import Path
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from knowledge_support import make_bundle
 from ros_support import Graph
 from std_srvs.srv import Trigger
 
-from llmagent_interfaces.msg import Skill
-from llmagent_interfaces.srv import RetrieveSkills, StoreSkill
+from llmagent_interfaces.msg import Lesson, Skill
+from llmagent_interfaces.srv import DeleteSkill, RetrieveSkills, StoreSkill
 
 
 def retrieve(graph: Graph, text: str, k: int = 1) -> RetrieveSkills.Response:
     return graph.call(RetrieveSkills, "retrieve_skills", RetrieveSkills.Request(text=text, k=k))
 
 
-def store(graph: Graph, **fields: object) -> StoreSkill.Response:
-    return graph.call(StoreSkill, "store_skill", StoreSkill.Request(skill=Skill(**fields)))
+def store(graph: Graph, reason: str = "", **fields: object) -> StoreSkill.Response:
+    return graph.call(StoreSkill, "store_skill", StoreSkill.Request(skill=Skill(**fields), reason=reason))
+
+
+def delete(graph: Graph, skill_id: str, reason: str = "") -> DeleteSkill.Response:
+    return graph.call(DeleteSkill, "delete_skill", DeleteSkill.Request(id=skill_id, reason=reason))
 
 
 def test_skills_are_found_and_outlive_a_kill(tmp_path: Path) -> None:
     with Graph(tmp_path) as graph:
         process = graph.start("knowledge", out=tmp_path / "run")
-        lessons = ["turn before it is near"]
-        ball = store(graph, description="drive to the red ball", lessons=lessons, attempts=4, successes=3)
+        lessons = [Lesson(text="turn before it is near", support=3.0, against=1.0)]
+        ball = store(graph, "learned", description="drive to the red ball", lessons=lessons, attempts=4, successes=3)
         assert ball.ok, ball.message
         assert store(graph, description="follow the wall on the left").ok
         (found,) = retrieve(graph, "go to the scarlet sphere").skills
@@ -35,18 +40,35 @@ def test_skills_are_found_and_outlive_a_kill(tmp_path: Path) -> None:
         assert found.similarity > 0.3
 
         process.kill()  # both were acknowledged
-        graph.start("knowledge", out=tmp_path / "run")
+        process = graph.start("knowledge", out=tmp_path / "run")
         fields = {"id": ball.id, "description": "drive to the red ball", "attempts": 5, "successes": 4}
         changed = graph.call(StoreSkill, "store_skill", StoreSkill.Request(skill=Skill(**fields)), again=1.0)
         assert changed.ok and changed.id == ball.id
         assert {skill.attempts for skill in retrieve(graph, "red ball", k=5).skills} == {5, 0}
         statistics = graph.call(Trigger, "knowledge/statistics", Trigger.Request())
         assert statistics.success and json.loads(statistics.message)["skills"] == 2
+        assert delete(graph, ball.id, "no longer needed").ok
+        assert [skill.id for skill in retrieve(graph, "red ball", k=5).skills] != [ball.id]
+        process.stop()
+        assert graph.exit_code(process) == 0
+    with closing(sqlite3.connect(tmp_path / "run" / "knowledge" / "skills.sqlite")) as database:
+        told = database.execute(
+            "SELECT event, actor, reason FROM audit WHERE skill = ? ORDER BY id", (ball.id,)
+        ).fetchall()
+    assert told[0] == ("stored", "service store_skill", "learned")
+    assert told[-1] == ("deleted", "service delete_skill", "no longer needed")
 
 
 def test_wrong_requests_two_clients_and_a_second_node(tmp_path: Path) -> None:
     with Graph(tmp_path) as graph:
         process = graph.start("knowledge", store=tmp_path / "skills")
+        damaged, pickled = tmp_path / "damaged", tmp_path / "pickled"
+        for folder in (damaged, pickled):
+            make_bundle(folder)
+        (damaged / "critic.safetensors").write_bytes(b"rot")
+        (pickled / "adapter_model.bin").write_bytes(b"\x80\x04pickle")
+        empty = retrieve(graph, "ball", 5)
+        assert empty.ok and not empty.skills, "an empty store is no error"
         for wrong, culprit in (
             (retrieve(graph, "", 1), "text"),
             (retrieve(graph, "ball", 0), "k"),
@@ -54,6 +76,16 @@ def test_wrong_requests_two_clients_and_a_second_node(tmp_path: Path) -> None:
             (store(graph, description="d", attempts=1, successes=2), "successes"),
             (store(graph, description="d", id="nobody"), "nobody"),
             (store(graph, description="d", path=str(tmp_path / "none")), "none"),
+            (store(graph, description="d", path=str(damaged)), "critic.safetensors is damaged"),
+            (store(graph, description="d", path=str(pickled)), "adapter_model.bin is a pickle"),
+            (store(graph, description="d", path=str(tmp_path)), "no bundle.json: not a bundle"),
+            (store(graph, description="d", path=str(Path(__file__))), "cannot be read as a bundle"),
+            (store(graph, description="x" * 10_000_000), "description: at most"),
+            (store(graph, description="d", lessons=[Lesson(text="no evidence")]), "need support, against"),
+            (store(graph, description="d", reason="x" * 5000), "reason: at most"),
+            (retrieve(graph, "x" * 10_000_000), "text: at most"),
+            (delete(graph, "nobody"), "unknown skill 'nobody'"),
+            (delete(graph, "x" * 100_000, "r" * 5000), "reason: at most"),
         ):
             assert not wrong.ok and culprit in wrong.message, wrong
         clients = [graph.node.create_client(StoreSkill, "store_skill") for _ in range(2)]
@@ -97,6 +129,29 @@ def test_no_request_ends_the_node(tmp_path: Path) -> None:
         process.stop()
         assert graph.exit_code(process) == 0
     assert process.said.count("Traceback") == 1
+
+
+SLOW = """
+import threading
+from llmagent_ros.knowledge.knowledge import Knowledge
+from llmagent_ros.nodes import knowledge_node
+
+Knowledge.store = lambda self, *_, **__: threading.Event().wait(5.0) or self.get("nobody")
+knowledge_node.main()
+"""
+
+
+def test_writes_that_wait_hold_up_no_reader_and_are_bounded(tmp_path: Path) -> None:
+    with Graph(tmp_path) as graph:
+        words = ("-p", f"store:={tmp_path / 'skills'}", "-p", "queue:=2", "-p", "workers:=1")
+        graph.run("knowledge", "-c", SLOW, "--ros-args", *words)
+        client = graph.node.create_client(StoreSkill, "store_skill")
+        graph.until(client.service_is_ready, "no service")
+        futures = [client.call_async(StoreSkill.Request(skill=Skill(description="d"))) for _ in range(6)]
+        graph.until(lambda: sum(future.done() for future in futures) == 3, "the queue is not bounded")
+        refused = [future.result() for future in futures if future.done()]
+        assert all(not each.ok and "2 requests are waiting already" in each.message for each in refused)
+        assert retrieve(graph, "ball").ok and not all(future.done() for future in futures), "answered meanwhile"
 
 
 def test_a_damaged_store_is_reported_and_the_node_stays(tmp_path: Path) -> None:

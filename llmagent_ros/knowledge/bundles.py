@@ -32,8 +32,11 @@ class BundleFiles:
             raise StoreError(f"{self.folder}: {digest[:80]!r} is not a bundle's digest")
         return self.folder / digest
 
-    def put(self, source: Path, max_bytes: int) -> str:
+    def put(self, source: Path, max_bytes: int, expected: str = "") -> str:
         """Copies a bundle in, whole and on the disk when this returns, and returns its digest.
+
+        Args:
+            expected: the digest that it must have; empty for any.
 
         Raises:
             ModelError: `source` cannot be read, is not a sound bundle, or larger than `max_bytes`.
@@ -43,6 +46,8 @@ class BundleFiles:
         if size > max_bytes:
             raise ModelError(f"{source}: a bundle of {size} bytes; at most {max_bytes} are stored")
         digest = bundle_digest(source)
+        if expected and digest != expected:
+            raise ModelError(f"{source}: is the bundle {digest}, not {expected}")
         final = self.path(digest)
         if final.exists() and self.sound(digest):
             return digest

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import threading
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +28,10 @@ from llmagent_ros.types import FloatArray
 IdArray = NDArray[np.int64]
 
 HEADER = "index.json"
-_VERSION = 1
+_VERSION = 2
+_SLICE = 32  # vectors that are added at once, while no search can run
+_PAUSE = 5e-4  # s between two of them
+_GATHER = 4096  # vectors compared at once
 
 
 @config_dataclass(config=ConfigDict(extra="forbid"), frozen=True)
@@ -42,9 +46,9 @@ class IndexConfig:
     """
 
     exact_limit: Annotated[int, Field(ge=0)] = 20_000
-    neighbours: Annotated[int, Field(ge=4, le=128)] = 16
-    construction: Annotated[int, Field(ge=8, le=1024)] = 80
-    search: Annotated[int, Field(ge=8, le=4096)] = 96
+    neighbours: Annotated[int, Field(ge=4, le=128)] = 24
+    construction: Annotated[int, Field(ge=8, le=1024)] = 120
+    search: Annotated[int, Field(ge=8, le=4096)] = 256
     dead_share: Annotated[float, Field(gt=0, le=1)] = 0.2
     threads: Annotated[int, Field(ge=1, le=256)] = 1
 
@@ -59,10 +63,11 @@ class IndexOrigin:
 
 
 class SkillIndex:
-    """Vector ids (never used twice) and their unit vectors of shape (d,).
+    """Vector ids (rising, never used twice) and their unit vectors of shape (d,).
 
-    One writer at a time (`add`, `remove`, `save`); `search` may run beside it and in many threads.
+    One writer at a time (`add`, `remove`, `save`); `search` and `scores` may run beside it and in many threads.
     A graph cannot forget a vector: deleted ones are passed over, until enough are dead to build it anew.
+    Apart from the dead there is no Python object per vector: ids and vectors are read where FAISS has them.
     """
 
     def __init__(self, dimension: int, config: IndexConfig | None = None) -> None:
@@ -72,16 +77,24 @@ class SkillIndex:
         faiss.omp_set_num_threads(self.config.threads)
         self._graph = self.config.exact_limit == 0
         self._faiss = self._empty(graph=self._graph)
-        self._ids: set[int] = set()
         self._dead: set[int] = set()
 
     def __len__(self) -> int:
-        return len(self._ids)
+        return int(self._faiss.ntotal) - len(self._dead)
 
     @property
-    def ids(self) -> frozenset[int]:
-        """Ids of the vectors that can be found."""
-        return frozenset(self._ids)
+    def ids(self) -> IdArray:
+        """Ids of the vectors that can be found, ascending, shape (len(self),)."""
+        with self._lock:
+            ids = self._all_ids()
+            return ids[~np.isin(ids, np.fromiter(self._dead, np.int64))] if self._dead else ids.copy()
+
+    @property
+    def last(self) -> int:
+        """The highest id that was added and is still there, dead or not; -1 without any."""
+        with self._lock:
+            ids = self._all_ids()
+            return int(ids[-1]) if len(ids) else -1
 
     @property
     def kind(self) -> str:
@@ -89,7 +102,7 @@ class SkillIndex:
         return "hnsw" if self._graph else "exact"
 
     def add(self, ids: Iterable[int], vectors: FloatArray) -> None:
-        """Adds vectors of shape (n, d) under new ids.
+        """Adds vectors of shape (n, d) under new ids, which rise.
 
         Raises:
             StoreError: another shape, or an id that was already used.
@@ -97,28 +110,28 @@ class SkillIndex:
         new = np.fromiter(ids, np.int64)  # (n,)
         if vectors.shape != (len(new), self.dimension):
             raise StoreError(f"index: expected vectors of shape {(len(new), self.dimension)}, got {vectors.shape}")
-        used = (self._ids | self._dead).intersection(new.tolist())
-        if used or len(set(new.tolist())) != len(new):
-            raise StoreError(f"index: ids are used twice: {sorted(used)[:5]}")
-        if not self._graph and len(self._ids) + len(new) > self.config.exact_limit:
+        if len(new) and (int(new[0]) <= self.last or bool((np.diff(new) <= 0).any())):
+            raise StoreError(f"index: ids are used twice or do not rise: {new[:5].tolist()} after {self.last}")
+        if not self._graph and len(self) + len(new) > self.config.exact_limit:
             self._rebuild(graph=True)
-        with self._lock:
-            self._faiss.add_with_ids(np.ascontiguousarray(vectors, np.float32), new)
-            self._ids.update(new.tolist())
+        for start in range(0, len(new), _SLICE):
+            part = slice(start, start + _SLICE)
+            if start:
+                time.sleep(_PAUSE)  # a lock is not fair: whoever waits for it would go on waiting
+            with self._lock:
+                self._faiss.add_with_ids(np.ascontiguousarray(vectors[part], np.float32), new[part])
 
     def remove(self, ids: Iterable[int]) -> None:
         """Takes vectors out; ids that are not there are passed over."""
-        gone = self._ids.intersection(ids)
-        if not gone:
-            return
+        asked = np.fromiter(ids, np.int64)
         with self._lock:
-            self._ids -= gone
+            there = asked[self._positions(asked) >= 0].tolist()
             if self._graph:
-                self._dead |= gone
-            else:
-                self._faiss.remove_ids(np.fromiter(gone, np.int64))
-        if len(self._dead) > self.config.dead_share * (len(self._ids) + len(self._dead)):
-            self._rebuild(graph=len(self._ids) > self.config.exact_limit)
+                self._dead.update(there)
+            elif there:
+                self._faiss.remove_ids(np.array(there, np.int64))
+        if len(self._dead) > self.config.dead_share * self._faiss.ntotal:
+            self._rebuild(graph=len(self) > self.config.exact_limit)
 
     def search(self, vector: FloatArray, count: int) -> tuple[IdArray, FloatArray]:
         """The nearest vectors.
@@ -132,9 +145,7 @@ class SkillIndex:
         Raises:
             StoreError: another shape.
         """
-        if vector.shape != (self.dimension,):
-            raise StoreError(f"index: expected a query of shape {(self.dimension,)}, got {vector.shape}")
-        query = np.ascontiguousarray(vector[None], np.float32)  # (1, d)
+        query = self._checked(vector)
         wanted = count
         while True:
             with self._lock:
@@ -146,9 +157,54 @@ class SkillIndex:
                     self._inner().hnsw.efSearch = max(self.config.search, 2 * wanted)
                 scores, ids = self._faiss.search(query, wanted)
                 live = np.array([i >= 0 and i not in self._dead for i in ids[0].tolist()], bool)
-            if live.sum() >= count or wanted >= total:
+            if live.sum() >= count or wanted >= total or int(ids[0].min()) < 0:  # -1: the graph reaches no more
                 return ids[0][live][:count], scores[0][live][:count]
             wanted *= 2
+
+    def scores(self, vector: FloatArray, ids: IdArray) -> tuple[IdArray, FloatArray]:
+        """Inner products with given vectors, exact: (those of `ids` that are there, their scores), in no order.
+
+        Raises:
+            StoreError: the query has another shape.
+        """
+        query = self._checked(vector)[0]
+        kept, scores = [np.zeros(0, np.int64)], [np.zeros(0, np.float32)]
+        for start in range(0, len(ids), _GATHER):
+            part = ids[start : start + _GATHER]
+            with self._lock:
+                positions = self._positions(part)
+                there = positions >= 0
+                scores.append(self._all_vectors()[positions[there]] @ query)
+            kept.append(part[there])
+        return np.concatenate(kept), np.concatenate(scores)
+
+    def _checked(self, vector: FloatArray) -> FloatArray:
+        if vector.shape != (self.dimension,):
+            raise StoreError(f"index: expected a query of shape {(self.dimension,)}, got {vector.shape}")
+        return np.ascontiguousarray(vector[None], np.float32)  # (1, d)
+
+    def _all_ids(self) -> IdArray:
+        """FAISS's own array, ascending, shape (ntotal,); only while the lock is held."""
+        total = self._faiss.ntotal
+        return faiss.rev_swig_ptr(self._faiss.id_map.data(), total) if total else np.zeros(0, np.int64)
+
+    def _all_vectors(self) -> FloatArray:
+        """FAISS's own array, shape (ntotal, d); only while the lock is held."""
+        total = self._faiss.ntotal
+        if not total:
+            return np.zeros((0, self.dimension), np.float32)
+        flat: Any = faiss.downcast_index(self._inner().storage) if self._graph else self._inner()
+        return faiss.rev_swig_ptr(flat.get_xb(), total * self.dimension).reshape(total, self.dimension)
+
+    def _positions(self, ids: IdArray) -> IdArray:
+        """Where these ids stand, -1 for those that are dead or not there; only while the lock is held."""
+        known = self._all_ids()
+        positions = np.searchsorted(known, ids)
+        found = positions < len(known)
+        found[found] = known[positions[found]] == ids[found]
+        if self._dead:
+            found &= ~np.isin(ids, np.fromiter(self._dead, np.int64))
+        return np.where(found, positions, -1)
 
     def save(self, folder: Path, origin: IndexOrigin) -> None:
         """Writes the index atomically: the header, renamed last, names the file with the vectors by its hash.
@@ -188,32 +244,33 @@ class SkillIndex:
             loaded = faiss.read_index(str(data))
         except (OSError, RuntimeError) as error:
             raise StoreError(f"{data}: cannot be read: {str(error)[:200]}") from error
-        if not isinstance(loaded, faiss.IndexIDMap2) or loaded.d != dimension:
+        if not isinstance(loaded, faiss.IndexIDMap) or loaded.d != dimension:
             raise StoreError(f"{data}: not an index of this program")
         index = cls(dimension, config)
         index._faiss = loaded
         index._graph = isinstance(index._inner(), faiss.IndexHNSWFlat)
         index._dead = set(header["dead"])
-        index._ids = set(faiss.vector_to_array(loaded.id_map).tolist()) - index._dead
         return index, IndexOrigin(header["store"], header["embedder"], header["generation"])
 
     def _empty(self, *, graph: bool) -> Any:
         if not graph:
-            return faiss.IndexIDMap2(faiss.IndexFlatIP(self.dimension))
+            return faiss.IndexIDMap(faiss.IndexFlatIP(self.dimension))
         inner = faiss.IndexHNSWFlat(self.dimension, self.config.neighbours, faiss.METRIC_INNER_PRODUCT)
         inner.hnsw.efConstruction = self.config.construction
-        return faiss.IndexIDMap2(inner)
+        return faiss.IndexIDMap(inner)
 
     def _inner(self) -> Any:
         return faiss.downcast_index(self._faiss.index)  # valid only while self._faiss lives
 
     def _rebuild(self, *, graph: bool) -> None:
         """Builds it anew from the live vectors beside the old one, which goes on answering."""
-        new, total = self._empty(graph=graph), self._faiss.ntotal
-        if total:
-            ids = faiss.vector_to_array(self._faiss.id_map)  # (total,)
+        new = self._empty(graph=graph)
+        for start in range(0, self._faiss.ntotal, _GATHER):
+            with self._lock:
+                part = slice(start, start + _GATHER)
+                ids, vectors = self._all_ids()[part].copy(), self._all_vectors()[part].copy()
             live = np.array([i not in self._dead for i in ids.tolist()], bool)
-            new.add_with_ids(self._inner().reconstruct_n(0, total)[live], ids[live])
+            new.add_with_ids(vectors[live], ids[live])
         with self._lock:
             self._faiss, self._graph, self._dead = new, graph, set()
 

@@ -1,35 +1,50 @@
-"""Skills and the vectors of their texts in SQLite. What was acknowledged is on the disk."""
+"""Skills, the vectors of their texts, and the log of changes in SQLite. What was acknowledged is on the disk."""
 
 from __future__ import annotations
 
-import fcntl
 import json
 import secrets
 import sqlite3
-import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from llmagent_ros.errors import StoreError, UnknownNameError
+from llmagent_ros.errors import StoreError
+from llmagent_ros.knowledge import audit, rows
+from llmagent_ros.knowledge.audit import AuditEntry, Cause
+from llmagent_ros.knowledge.database import Database
 from llmagent_ros.knowledge.index import IdArray
-from llmagent_ros.knowledge.schema import (
-    COLUMNS,
-    PASSES,
-    SCHEMA,
-    VERSION,
-    Filter,
-    from_blobs,
-    from_row,
-    to_blob,
-    to_row,
-)
+from llmagent_ros.knowledge.schema import COLUMNS, Filter, from_blobs, from_row, to_row
 from llmagent_ros.knowledge.skill import Skill
-from llmagent_ros.types import FloatArray
+from llmagent_ros.types import FloatArray, Lesson
+
+_PUT = (
+    f"INSERT INTO skills ({COLUMNS}) VALUES ({', '.join('?' * len(COLUMNS.split(', ')))}) "
+    f"ON CONFLICT (id) DO UPDATE SET {', '.join(f'{name} = excluded.{name}' for name in COLUMNS.split(', ')[1:])} "
+    "RETURNING row"
+)
+_BATCH = 1000  # skills read at once
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A skill to be written.
+
+    Attributes:
+        skill: with its lessons as they are to be.
+        vectors, lesson_vectors: of its texts and of its lessons, shapes (texts, d) and (lessons, d).
+        digest: of its bundle; None keeps what it has.
+        restored: its id must be free, and its time of creation stays.
+    """
+
+    skill: Skill
+    vectors: FloatArray
+    lesson_vectors: FloatArray
+    digest: str | None = None
+    restored: bool = False
 
 
 @dataclass(frozen=True)
@@ -50,79 +65,45 @@ class SkillStore:
     """
 
     def __init__(self, folder: Path, clock: Callable[[], float] = time.time) -> None:
-        self.path = folder / "skills.sqlite"
+        self.database = Database(folder)
         self._clock = clock
-        self._guard = threading.RLock()
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            self._lock_file = (folder / "lock").open("w")
-        except OSError as error:
-            raise StoreError(f"{folder}: cannot be opened as a store: {error.strerror}") from error
-        try:
-            fcntl.flock(self._lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            self._lock_file.close()
-            raise StoreError(f"{folder}: another instance has this store open") from error
-        self._database: sqlite3.Connection | None = None
-        try:
-            self._open()
-        except StoreError:
-            self.close()
-            raise
 
     @property
     def closed(self) -> bool:
         """Whether `close` was called."""
-        return self._database is None
+        return self.database.closed
 
     def close(self) -> None:
         """Closes the database and lets another process in."""
-        with self._guard:
-            if self._database is not None:
-                self._database.close()
-                self._database = None
-            self._lock_file.close()
+        self.database.close()
 
-    def put(self, skill: Skill, digest: str | None, vectors: FloatArray) -> Change:
-        """Stores a skill, or updates the one with its id; on the disk when this returns.
-
-        Args:
-            digest: of its bundle; None keeps what it has.
-            vectors: of `skill.texts`, shape (texts, d).
+    def put(self, entries: Sequence[Entry], cause: Cause) -> list[Change]:
+        """Stores skills, or updates those with their ids; all of them on the disk when this returns, or none.
 
         Raises:
-            UnknownNameError: no skill has this id.
+            UnknownNameError: no skill has this id. StoreError: also when an id that must be free is not.
         """
-        with self._transaction() as database:
-            old = self._find(database, skill.id) if skill.id else None
-            now = self._clock()
-            kept = digest if digest is not None else (old.digest if old else "")
-            created, identifier = old.created if old else now, skill.id or secrets.token_hex(8)
-            new = replace(skill, id=identifier, digest=kept, path=None, created=created, updated=now)
-            marks = ", ".join("?" * 11)
-            updates = ", ".join(f"{name} = excluded.{name}" for name in COLUMNS.split(", ")[1:])
-            database.execute(
-                f"INSERT INTO skills ({COLUMNS}) VALUES ({marks}) ON CONFLICT (id) DO UPDATE SET {updates}", to_row(new)
-            )
-            row = database.execute("SELECT row FROM skills WHERE id = ?", (new.id,)).fetchone()[0]
-            added, removed = self._put_texts(database, row, new.texts, vectors)
-            unused = self._unused(database, old.digest) if old and old.digest != kept else ""
-            self._count_change(database)
-        return Change(new, added, removed, unused)
+        with self.database.transaction() as database:
+            changes = [self._put(database, entry, cause) for entry in entries]
+            rows.count_change(database)
+        return changes
 
-    def delete(self, skill_id: str) -> Change:
+    def delete(self, skill_id: str, cause: Cause) -> Change:
         """Deletes a skill.
 
         Raises:
             UnknownNameError: no skill has this id.
         """
-        with self._transaction() as database:
-            old = self._find(database, skill_id)
+        with self.database.transaction() as database:
+            old = rows.find(database, skill_id)
             query = "SELECT vector FROM texts JOIN skills s ON s.row = skill WHERE s.id = ?"
             removed = tuple(vector for (vector,) in database.execute(query, (skill_id,)))
             database.execute("DELETE FROM skills WHERE id = ?", (skill_id,))
-            unused = self._unused(database, old.digest)
-            self._count_change(database)
+            told = {"description": old.description, "attempts": old.attempts, "successes": old.successes}
+            audit.write(database, self._clock(), skill_id, "deleted", cause, {**told, "digest": old.digest})
+            rows.add_totals(database, -1, -len(removed), -old.attempts, -old.successes)
+            unused = rows.unused(database, old.digest)
+            rows.count_change(database)
         return Change(old, {}, removed, unused)
 
     def get(self, skill_id: str) -> Skill:
@@ -131,152 +112,148 @@ class SkillStore:
         Raises:
             UnknownNameError: there is none.
         """
-        with self._reading() as database:
-            return self._find(database, skill_id)
+        with self.database.reading() as database:
+            return rows.find(database, skill_id)
 
     def skills(self, ids: Collection[str] | None = None) -> Iterator[Skill]:
-        """These skills (those that are there), or all, in the order they were stored."""
-        with self._reading() as database:
-            if ids is None:
-                rows = database.execute(f"SELECT {COLUMNS} FROM skills ORDER BY row").fetchall()
-            else:
-                query = f"SELECT {COLUMNS} FROM skills WHERE id IN (SELECT value FROM json_each(?)) ORDER BY row"
-                rows = database.execute(query, (json.dumps(list(ids)),)).fetchall()
-        return map(from_row, rows)
+        """These skills (those that are there), or all, in the order they were stored; a batch in memory at a time."""
+        chosen = "" if ids is None else "AND id IN (SELECT value FROM json_each(:ids))"
+        query = f"SELECT row, {COLUMNS} FROM skills WHERE row > :last {chosen} ORDER BY row LIMIT {_BATCH}"
+        values, last = {"ids": json.dumps(list(ids or ()))}, -1
+        while True:
+            with self.database.reading() as database:
+                found = database.execute(query, {**values, "last": last}).fetchall()
+                lessons = rows.lessons_of(database, [row[0] for row in found])
+            if not found:
+                return
+            last = found[-1][0]
+            yield from (from_row(row[1:], lessons.get(row[0], ())) for row in found)
+
+    def lessons(self, skill_id: str) -> tuple[tuple[Lesson, ...], list[bytes]]:
+        """The lessons of a skill, and their vectors as they are stored; none of a skill that is not there."""
+        query = (
+            "SELECT l.text, l.support, l.against, l.embedding FROM lessons l JOIN skills s ON s.row = l.skill "
+            "WHERE s.id = ? ORDER BY rank"
+        )
+        with self.database.reading() as database:
+            found = database.execute(query, (skill_id,)).fetchall()
+        return tuple(Lesson(*row[:3]) for row in found), [row[3] for row in found]
 
     def owners(self, vectors: Sequence[int], passing: Filter) -> dict[int, str]:
         """Vector id to skill id, of those vectors whose skill passes."""
         chosen = "SELECT value FROM json_each(:vectors)"
-        query = f"SELECT vector, s.id FROM texts JOIN skills s ON s.row = skill WHERE vector IN ({chosen}) AND {PASSES}"
-        with self._reading() as database:
+        query = (
+            "SELECT vector, s.id FROM texts CROSS JOIN skills s ON s.row = skill "  # CROSS: the vectors come first
+            f"WHERE vector IN ({chosen}) AND {passing.condition}"
+        )
+        with self.database.reading() as database:
             return dict(database.execute(query, {"vectors": json.dumps(list(vectors)), **passing.values}).fetchall())
 
-    def vector_ids(self) -> set[int]:
-        """Every vector's id."""
-        with self._reading() as database:
-            return {vector for (vector,) in database.execute("SELECT vector FROM texts")}
+    def passing(self, passing: Filter) -> IdArray:
+        """Ids of the vectors whose skill passes, shape (n,), in no order."""
+        query = f"SELECT vector FROM skills s CROSS JOIN texts ON skill = s.row WHERE {passing.condition}"
+        with self.database.reading() as database:
+            return np.fromiter((row[0] for row in database.execute(query, passing.values)), np.int64)
 
-    def vectors(
-        self, passing: Filter | None = None, only: Collection[int] | None = None, batch: int = 8192
-    ) -> Iterator[tuple[IdArray, FloatArray]]:
-        """Vectors in batches: ids of shape (n,), vectors of shape (n, d)."""
-        last = -1
-        query = f"SELECT vector, embedding FROM texts JOIN skills s ON s.row = skill WHERE vector > :last AND {PASSES}"
-        if only is not None:
-            query += " AND vector IN (SELECT value FROM json_each(:only))"
-        values = {**(passing or Filter()).values, "only": json.dumps(list(only or ()))}
+    def few_pass(self, passing: Filter, limit: int) -> bool:
+        """Whether at most `limit` skills pass; no more than these are looked at, in an index."""
+        chosen = f"SELECT 1 FROM skills s WHERE {passing.condition} LIMIT :limit"
+        with self.database.reading() as database:
+            query = f"SELECT count(*) FROM ({chosen})"
+            return int(database.execute(query, {**passing.values, "limit": limit + 1}).fetchone()[0]) <= limit
+
+    def texts_of(self, ids: Collection[str]) -> dict[int, str]:
+        """Vector id to skill id, of all texts of these skills."""
+        query = (
+            "SELECT vector, s.id FROM skills s CROSS JOIN texts ON skill = s.row "
+            "WHERE s.id IN (SELECT value FROM json_each(?))"
+        )
+        with self.database.reading() as database:
+            return dict(database.execute(query, (json.dumps(list(ids)),)).fetchall())
+
+    def vector_ids(self) -> IdArray:
+        """Every vector's id, ascending, shape (n,)."""
+        with self.database.reading() as database:
+            return np.sort(np.fromiter((row[0] for row in database.execute("SELECT vector FROM texts")), np.int64))
+
+    def vectors(self, after: int = -1, batch: int = 4096) -> Iterator[tuple[IdArray, FloatArray]]:
+        """Vectors with ids above `after`, in batches in order of their ids: ids of shape (n,), vectors of (n, d)."""
+        query = f"SELECT vector, embedding FROM texts WHERE vector > ? ORDER BY vector LIMIT {batch}"
         while True:
-            with self._reading() as database:
-                rows = database.execute(f"{query} ORDER BY vector LIMIT {batch}", {**values, "last": last}).fetchall()
-            if not rows:
+            with self.database.reading() as database:
+                found = database.execute(query, (after,)).fetchall()
+            if not found:
                 return
-            last = rows[-1][0]
-            yield np.array([row[0] for row in rows], np.int64), from_blobs([row[1] for row in rows])
+            after = found[-1][0]
+            yield np.array([row[0] for row in found], np.int64), from_blobs([row[1] for row in found])
 
     def re_embed(self, embedder: str, embed: Callable[[Sequence[str]], FloatArray], batch: int = 256) -> None:
         """Replaces every vector by what another embedder makes of its text; all or none."""
-        with self._transaction() as database:
-            last = -1
-            while rows := database.execute(
-                "SELECT vector, text FROM texts WHERE vector > ? ORDER BY vector LIMIT ?", (last, batch)
-            ).fetchall():
-                last = rows[-1][0]
-                blobs = [to_blob(vector) for vector in embed([text for _, text in rows])]
-                pairs = [(blob, row[0]) for blob, row in zip(blobs, rows, strict=True)]
-                database.executemany("UPDATE texts SET embedding = ? WHERE vector = ?", pairs)
+        with self.database.transaction() as database:
+            for table, key in (("texts", "vector"), ("lessons", "rowid")):
+                rows.re_embed(database, table, key, embed, batch)
+            found = database.execute("SELECT value FROM meta WHERE key = 'embedder'").fetchone()
             database.execute("INSERT OR REPLACE INTO meta VALUES ('embedder', ?)", (embedder,))
-            self._count_change(database)
+            if found is not None:
+                told = {"embedder": [found[0], embedder]}
+                audit.write(database, self._clock(), "", "embedded anew", Cause(), told)
+            rows.count_change(database)
+
+    def embed_lessons(self, embed: Callable[[Sequence[str]], FloatArray], batch: int = 256) -> None:
+        """Gives lessons that have no vector yet (those of version 1) theirs."""
+        with self.database.reading() as database:
+            missing = database.execute("SELECT 1 FROM lessons WHERE embedding IS NULL LIMIT 1").fetchone()
+        if missing:
+            with self.database.transaction() as database:
+                rows.re_embed(database, "lessons", "rowid", embed, batch)
+
+    def audit(self, skill_id: str | None, limit: int) -> list[AuditEntry]:
+        """The newest lines of the log, newest first; of one skill, or of all."""
+        with self.database.reading() as database:
+            return audit.read(database, skill_id, limit)
 
     def meta(self, key: str) -> str:
         """A value the store keeps about itself: "store", "embedder", "generation"; empty if it has none."""
-        with self._reading() as database:
+        with self.database.reading() as database:
             found = database.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
         return str(found[0]) if found else ""
 
     def totals(self) -> tuple[int, int, int, int]:
-        """How many skills, vectors, attempts and successes."""
-        query = "SELECT count(*), (SELECT count(*) FROM texts), total(attempts), total(successes) FROM skills"
-        with self._reading() as database:
-            skills, vectors, attempts, successes = database.execute(query).fetchone()
-        return skills, vectors, int(attempts), int(successes)
+        """How many skills, vectors, attempts and successes; at once, however many there are."""
+        with self.database.reading() as database:
+            for table in ("skills", "texts", "lessons"):  # so that whoever asks learns when one of them is damaged
+                database.execute(f"SELECT 1 FROM {table} LIMIT 1").fetchone()
+            skills, vectors, attempts, successes = database.execute(
+                "SELECT skills, vectors, attempts, successes FROM totals"
+            ).fetchone()
+        return skills, vectors, attempts, successes
 
     def digests(self) -> set[str]:
         """Digests of every bundle that a skill uses."""
-        with self._reading() as database:
-            return {digest for (digest,) in database.execute("SELECT DISTINCT digest FROM skills WHERE digest != ''")}
+        with self.database.reading() as database:
+            return {digest for (digest,) in database.execute("SELECT DISTINCT digest FROM skills WHERE digest > ''")}
 
     def problems(self) -> list[str]:
-        """What SQLite's own checks of structure and references find wrong."""
-        with self._reading() as database:
-            found = [str(row[0]) for row in database.execute("PRAGMA integrity_check") if row[0] != "ok"]
-            return found + [f"broken reference in {row[0]}" for row in database.execute("PRAGMA foreign_key_check")]
+        """What is wrong with the database by itself."""
+        return self.database.problems()
 
-    def _open(self) -> None:
-        with self._translated():
-            database = sqlite3.connect(self.path, timeout=5.0, isolation_level=None, check_same_thread=False)
-            self._database = database
-            for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON", "trusted_schema = OFF"):
-                database.execute(f"PRAGMA {pragma}")
-            version = database.execute("PRAGMA user_version").fetchone()[0]
-        if version not in {0, VERSION}:
-            raise StoreError(f"{self.path}: of version {version}; this program reads version {VERSION}")
-        if version == 0:
-            with self._transaction() as database:
-                for statement in SCHEMA.split(";\n"):
-                    database.execute(statement)
-                database.execute("INSERT INTO meta VALUES ('store', ?), ('generation', '0')", (secrets.token_hex(16),))
-                database.execute(f"PRAGMA user_version = {VERSION}")
-
-    def _find(self, database: sqlite3.Connection, skill_id: str) -> Skill:
-        row = database.execute(f"SELECT {COLUMNS} FROM skills WHERE id = ?", (skill_id,)).fetchone()
-        if row is None:
-            # A store can hold a million: the newest few say what an id looks like.
-            newest = [found for (found,) in database.execute("SELECT id FROM skills ORDER BY updated DESC LIMIT 6")]
-            raise UnknownNameError("skill", skill_id[:80], newest[:5] + ["…"] * (len(newest) > 5))
-        return from_row(row)
-
-    def _put_texts(
-        self, database: sqlite3.Connection, row: int, texts: tuple[str, ...], vectors: FloatArray
-    ) -> tuple[dict[int, int], tuple[int, ...]]:
-        old = dict(database.execute("SELECT text, vector FROM texts WHERE skill = ?", (row,)).fetchall())
-        removed = tuple(vector for text, vector in old.items() if text not in texts)
-        database.executemany("DELETE FROM texts WHERE vector = ?", [(vector,) for vector in removed])
-        added = {}
-        for position, text in enumerate(texts):
-            if text not in old:
-                values = (row, text, to_blob(vectors[position]))
-                cursor = database.execute("INSERT INTO texts (skill, text, embedding) VALUES (?, ?, ?)", values)
-                added[int(cursor.lastrowid or 0)] = position
-        return added, removed
-
-    def _unused(self, database: sqlite3.Connection, digest: str) -> str:
-        used = database.execute("SELECT 1 FROM skills WHERE digest = ? LIMIT 1", (digest,)).fetchone()
-        return "" if used else digest
-
-    def _count_change(self, database: sqlite3.Connection) -> None:
-        database.execute("UPDATE meta SET value = CAST(value AS INTEGER) + 1 WHERE key = 'generation'")
-
-    @contextmanager
-    def _reading(self) -> Iterator[sqlite3.Connection]:
-        with self._guard, self._translated():
-            if self._database is None:
-                raise StoreError(f"{self.path}: the store is closed")
-            yield self._database
-
-    @contextmanager
-    def _transaction(self) -> Iterator[sqlite3.Connection]:
-        with self._reading() as database:
-            database.execute("BEGIN IMMEDIATE")
-            try:
-                yield database
-                database.execute("COMMIT")
-            finally:
-                if database.in_transaction:  # COMMIT did not happen, whatever the reason
-                    database.execute("ROLLBACK")
-
-    @contextmanager
-    def _translated(self) -> Iterator[None]:
-        try:
-            yield
-        except sqlite3.Error as error:
-            raise StoreError(f"{self.path}: {error}") from error
+    def _put(self, database: sqlite3.Connection, entry: Entry, cause: Cause) -> Change:
+        skill = entry.skill
+        if entry.restored and database.execute("SELECT 1 FROM skills WHERE id = ?", (skill.id,)).fetchone():
+            raise StoreError(f"skill {skill.id}: there is one with this id already")
+        old = rows.find(database, skill.id) if skill.id and not entry.restored else None
+        now = self._clock()
+        digest = entry.digest if entry.digest is not None else (old.digest if old else "")
+        created = old.created if old else skill.created if entry.restored else now
+        identifier = skill.id or secrets.token_hex(8)
+        new = replace(skill, id=identifier, digest=digest, path=None, created=created, updated=now)
+        ((row,),) = database.execute(_PUT, to_row(new)).fetchall()
+        added, removed = rows.put_texts(database, row, new.texts, entry.vectors, old is None)
+        rows.put_lessons(database, row, new.lessons, entry.lesson_vectors)
+        for event, told in audit.changes(old, new, "imported" if entry.restored else "stored"):
+            audit.write(database, now, new.id, event, cause, told)
+        before = (old.attempts, old.successes) if old else (0, 0)
+        grown = new.attempts - before[0], new.successes - before[1]
+        rows.add_totals(database, int(old is None), len(added) - len(removed), *grown)
+        unused = rows.unused(database, old.digest) if old and old.digest != digest else ""
+        return Change(new, added, removed, unused)
