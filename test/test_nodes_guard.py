@@ -15,6 +15,7 @@ from sensor_msgs.msg import LaserScan
 from std_msgs.msg import Bool
 from std_srvs.srv import Trigger
 
+from llmagent_interfaces.msg import Verdict
 from llmagent_ros.contract import load_contract
 from llmagent_ros.nodes import qos
 from llmagent_ros.nodes.wire import reports, stamps
@@ -82,6 +83,56 @@ def test_lockstep_answers_each_command_once_with_its_stamp(tmp_path: Path) -> No
         slowest = CONTRACT.limits.linear - CONTRACT.limits.linear_acceleration * CONTRACT.control_period
         assert around.answer(1.2).twist.linear.x == pytest.approx(max(-0.6, slowest))
         assert around.answer(1.2).header.frame_id == "base_link"
+
+
+def test_each_command_that_is_answered_has_one_verdict(tmp_path: Path) -> None:
+    with Graph(tmp_path) as graph:
+        around = Around(graph, mode="lockstep", scan_wait=0.1)
+        verdicts: list[Verdict] = graph.collect(Verdict, "/verdict", qos.VERDICT)
+        around.see(0.4)
+        around.say(around.policy, 0.5, 0.4)
+        around.answer(0.4)
+        around.see(0.8)
+        around.say(around.person, -0.5, 0.0)  # in lockstep nothing answers it by itself
+        around.say(around.policy, 1e300, 0.8)
+        around.answer(0.8)
+        around.say(around.policy, math.nan, 1.2)  # not taken
+        around.say(around.policy, 0.3, 2.0)  # its scan stays out
+        around.answer(2.0)
+        around.button.publish(Bool(data=True))
+        graph.until(lambda: around.commands[-1].header.stamp == stamps.to_time(0.0), "the e-stop does not stop")
+        around.see(2.4)
+        around.say(around.policy, 0.2, 2.4)
+        graph.until(lambda: len(verdicts) == 4, "not four verdicts")
+        given = [around.answer(stamp).twist.linear.x for stamp in (0.4, 0.8, 2.0, 2.4)]
+    assert [(m.header.stamp, m.linear) for m in verdicts] == [
+        (stamps.to_time(stamp), linear) for stamp, linear in zip((0.4, 0.8, 2.0, 2.4), given, strict=True)
+    ]
+    said = [(m.source, m.verdict, m.reason, m.linear_asked) for m in verdicts]
+    assert said[0] == ("policy", "passed", "", 0.5)
+    person = ("teleop", "limited", "acceleration", -0.5)
+    assert said[1] in {person, ("policy", "limited", "speed", 1e300)}, "two topics: the person may have come too late"
+    assert said[2:] == [("none", "stopped", "stale_scan", 0.3), ("none", "stopped", "e_stop", 0.2)]
+    assert verdicts[0].header.frame_id == "base_link"
+
+
+def test_in_real_time_a_person_has_verdicts_too(tmp_path: Path) -> None:
+    with Graph(tmp_path) as graph:
+        around = Around(graph, mode="realtime")
+        verdicts: list[Verdict] = graph.collect(Verdict, "/verdict", qos.VERDICT)
+
+        def passed() -> list[Verdict]:
+            around.see(around.now())
+            around.say(around.person, -0.2, around.now())
+            return [m for m in verdicts if m.verdict == "passed"]
+
+        verdict = graph.until(passed, "no verdict on the person's command")[0]
+        assert (verdict.source, verdict.linear_asked, verdict.linear) == ("teleop", -0.2, -0.2)
+        graph.until(lambda: around.commands[-1].twist.linear.x == 0.0, "silence does not stop")
+        around.commands.clear()
+        count = len(verdicts)
+        graph.until(lambda: len(around.commands) > 10, "it says nothing")
+        assert len(verdicts) == count, "what the timer decides answers nobody"
 
 
 def test_lockstep_does_not_wait_for_a_scan_for_ever(tmp_path: Path) -> None:

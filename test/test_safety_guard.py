@@ -10,6 +10,8 @@ import pytest
 from llmagent_ros.config import build
 from llmagent_ros.contract import RobotContract, load_contract
 from llmagent_ros.errors import ConfigError
+from llmagent_ros.recording.explanation import REASONS
+from llmagent_ros.safety import guard as rules
 from llmagent_ros.safety.guard import Guard, GuardConfig
 from llmagent_ros.types import Velocity
 
@@ -376,6 +378,57 @@ def test_lockstep_stop_when_the_scan_stays_out() -> None:
     guard.on_policy_command(FORWARD, 0.8, 0.8)
     verdict = guard.decide(0.8)
     assert (verdict.reason, verdict.velocity, verdict.stamp) == ("stale_scan", Velocity(), 0.8)
+
+
+def test_a_verdict_says_what_was_asked_and_what_became_of_it() -> None:
+    guard = running()
+    passed = guard.decide(100.0)
+    assert (passed.word, passed.why, passed.asked, passed.velocity) == ("passed", "", FORWARD, FORWARD)
+    back = Velocity(-0.3, 0.0)
+    guard.on_policy_command(back, 100.0, 100.0)
+    ramped = guard.decide(100.1)
+    assert (ramped.word, ramped.why, ramped.asked) == ("limited", "acceleration", back)
+    assert ramped.velocity.linear == pytest.approx(0.25)
+    guard.on_policy_command(Velocity(7.0, 0.0), 100.1, 100.1)
+    both = guard.decide(100.11)
+    assert (both.word, both.why, both.asked) == ("limited", "speed,acceleration", Velocity(7.0, 0.0))
+    guard.on_teleop_command(Velocity(0.1, 0.0), 100.11)
+    guard.on_policy_command(FORWARD, 100.2, 100.2)
+    person = guard.decide(100.3)
+    assert (person.source, person.asked, person.velocity) == ("teleop", Velocity(0.1, 0.0), Velocity(0.1, 0.0))
+
+
+STOPS = {
+    "e_stop": lambda guard: guard.on_e_stop(True),
+    "no_scan": lambda guard: setattr(guard, "_scan", None),
+    "stale_scan": lambda guard: setattr(guard, "_scan", 90.0),
+    "stale_command": lambda guard: guard.forget() or guard.on_scan(100.0, 100.0),
+    "clock_stopped": lambda guard: guard.decide(100.0, 0.0),
+}
+
+
+@pytest.mark.parametrize("reason", STOPS)
+def test_a_verdict_of_each_stop_says_what_it_kept_back(reason: str) -> None:
+    guard = running()
+    STOPS[reason](guard)
+    asked = Velocity(0.4, 0.2)
+    assert guard.on_policy_command(asked, 99.0 if reason == "stale_command" else 100.0, 100.0)
+    verdict = guard.decide(100.0, 10.0)
+    assert (verdict.word, verdict.why, verdict.source) == ("stopped", reason, "stop")
+    assert (verdict.asked, verdict.velocity) == (asked, Velocity())
+    assert guard.decide(100.0, 10.0).asked == Velocity(), "one that answers nothing"
+
+
+def test_without_a_command_a_stop_answers_none() -> None:
+    guard = Guard(CONTRACT)
+    guard.on_scan(0.0, 0.0)
+    verdict = guard.decide(0.0)
+    assert (verdict.word, verdict.why, verdict.asked) == ("stopped", "no_command", Velocity())
+
+
+def test_every_stop_has_words_for_people() -> None:
+    old = {rules.NO_SCAN, rules.STALE_SCAN, rules.NO_COMMAND, rules.STALE_COMMAND}
+    assert set(REASONS) == {rules.E_STOP, rules.CLOCK_STOPPED, *old} == {*STOPS, "no_command"}
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from sensor_msgs.msg import LaserScan
 from std_msgs.msg import Bool
 from std_srvs.srv import Trigger
 
+from llmagent_interfaces.msg import Verdict as VerdictMessage
 from llmagent_ros.contract import load_contract
 from llmagent_ros.nodes import process, qos
 from llmagent_ros.nodes.base import Node
@@ -24,8 +25,9 @@ from llmagent_ros.nodes.parameters import parameters
 from llmagent_ros.nodes.wire.reports import COUNT
 from llmagent_ros.nodes.wire.sensors import velocity_from_message
 from llmagent_ros.nodes.wire.stamps import to_seconds
-from llmagent_ros.safety.guard import Guard, GuardConfig, Verdict
-from llmagent_ros.types import Velocity
+from llmagent_ros.nodes.wire.verdicts import verdict_to_message
+from llmagent_ros.safety.guard import Guard, GuardConfig
+from llmagent_ros.types import Velocity, Verdict
 
 REPORT_PERIOD = 0.5  # s of wall time between two diagnostics
 LAST_WORD = 0.2  # s that the last zero may take to be acknowledged
@@ -51,6 +53,9 @@ class GuardNode(Node):
 
     In lockstep, time is the newest command's stamp and stands still between commands. In real time it is the node's
     clock, looked at `rate` times a second of a steady clock, so that silence, also that of /clock, ends in zero.
+
+    Each command that it answers has one verdict besides, published after the command that goes out: in lockstep those
+    of the policy, in real time a person's too. What the timer decides in between has none.
     """
 
     def __init__(self) -> None:
@@ -73,6 +78,7 @@ class GuardNode(Node):
 
     def _make_topics(self) -> None:
         self._publisher = self.create_publisher(TwistStamped, "cmd_vel", qos.COMMAND)
+        self._verdicts = self.create_publisher(VerdictMessage, "verdict", qos.VERDICT)
         self._diagnostics = Diagnostics(self)
         scan = self._contract.sensors.scan.topic
         # The subscription with the fewest demands matches every e-stop driver; the other one tells a guard that starts
@@ -109,7 +115,7 @@ class GuardNode(Node):
                 throttle_duration_sec=5.0,
             )
         elif not self._config.lockstep:
-            self._decide()
+            self._decide(message.header.stamp)
 
     def _on_scan(self, message: LaserScan) -> None:
         self._guard.on_scan(to_seconds(message.header.stamp), self._now())
@@ -135,11 +141,15 @@ class GuardNode(Node):
         if self._deadline is not None and time.monotonic() >= self._deadline:
             self._decide()
 
-    def _decide(self) -> None:
+    def _decide(self, teleop: Time | None = None) -> None:
+        """teleop: stamp of the person's command that this answers, if it does."""
         verdict = self._guard.decide(self._now(), time.monotonic())
         stamp, self._stamp, self._deadline = self._stamp, None, None
         self._publish(verdict.velocity, stamp)
         self._verdict = verdict
+        answered = stamp or teleop
+        if answered is not None:  # only now: nothing may hold back what moves or stops the robot
+            self._verdicts.publish(verdict_to_message(verdict, answered, self._contract.frames.base))
         if self._state() != self._reported:
             self._report()
 

@@ -14,7 +14,8 @@ from pydantic.dataclasses import dataclass
 from rclpy.clock import Clock, ClockType
 from std_msgs.msg import Bool
 
-from llmagent_interfaces.msg import Adapter, Decision, Outcome, Scene, Transition
+from llmagent_interfaces.msg import Adapter, Decision, Outcome, Scene, Task, Transition
+from llmagent_interfaces.msg import Verdict as VerdictMessage
 from llmagent_ros.errors import ConfigError
 from llmagent_ros.nodes import process, qos
 from llmagent_ros.nodes.base import Node
@@ -22,17 +23,25 @@ from llmagent_ros.nodes.episode_tracker import EndedEpisode, EpisodeTracker
 from llmagent_ros.nodes.latency_probe import LatencyProbe, published_at
 from llmagent_ros.nodes.parameters import parameters
 from llmagent_ros.nodes.wire import decisions, reports
-from llmagent_ros.nodes.wire.stamps import key
+from llmagent_ros.nodes.wire.records import record_from_message
+from llmagent_ros.nodes.wire.stamps import key, to_seconds
+from llmagent_ros.nodes.wire.verdicts import verdict_from_message
+from llmagent_ros.recording.decisions import DEFAULT_MB, DecisionLog
 from llmagent_ros.recording.recorder import RecorderConfig, RunRecorder
 from llmagent_ros.recording.summary import figure, percent
+from llmagent_ros.types import Outcome as OutcomeValue
 
 SETTLE = 0.5  # s of wall time after the end of the run in which what is still on its way is taken
+FLUSH_PERIOD = 1.0  # s of wall time after which decisions are there for readers, though nothing follows them
 NO_SIM_AFTER = 5.0  # s of wall time without a simulator's report after which scenes are counted as control ticks
 
 
 @dataclass(config=ConfigDict(extra="forbid"), frozen=True)
 class RecorderNodeConfig:
-    """Parameters: see RecorderConfig. out: empty for runs/TIME-seedN. seed, model: only written down."""
+    """Parameters: see RecorderConfig. out: empty for runs/TIME-seedN. seed, model: only written down.
+
+    decisions_mb: see RecorderConfig; `llmagent explain` reads them.
+    """
 
     out: str = ""
     seed: Annotated[int, Field(ge=0)] = 0
@@ -40,10 +49,11 @@ class RecorderNodeConfig:
     resume: bool = True
     report_period: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 2.0
     summary_period: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 10.0
+    decisions_mb: Annotated[float, Field(ge=0, allow_inf_nan=False)] = DEFAULT_MB
 
 
 class RecorderNode(Node):
-    """Subscribes scene, decision, cmd_vel, outcome, transition, adapter, /diagnostics, run_finished.
+    """Subscribes task, scene, decision, cmd_vel, verdict, outcome, transition, adapter, /diagnostics, run_finished.
 
     *Scene-to-command latency* is the time between two events on their publishers' wall clock: perception publishes the
     scene, the guard publishes the command that bears the scene's stamp. Only scenes that were decided on count. It does
@@ -56,10 +66,11 @@ class RecorderNode(Node):
         c = parameters(self, RecorderNodeConfig)
         out = Path(c.out) if c.out else Path("runs") / f"{time.strftime('%Y%m%d-%H%M%S')}-seed{c.seed}"
         self.finished: int | None = None
+        model = c.model or "shipped base"
         self._recorder: RunRecorder | None = RunRecorder(
-            RecorderConfig(out, c.seed, c.model or "shipped base", c.resume, c.report_period, c.summary_period)
+            RecorderConfig(out, c.seed, model, c.resume, c.report_period, c.summary_period, c.decisions_mb)
         )
-        self._out = out
+        self._out, self._began = out, time.time_ns()
         self._tracker = EpisodeTracker()
         self._probe = LatencyProbe()
         self._sim_ticks: tuple[int, int] | None = None  # ticks and missed ones of the simulator's last report
@@ -71,11 +82,13 @@ class RecorderNode(Node):
 
     def _subscribe(self) -> None:
         subscribe: Any = self.create_subscription
+        subscribe(Task, "task", self._on_task, qos.deep(qos.LATEST))
         subscribe(Scene, "scene", self._on_scene, qos.deep(qos.COMMAND))
         subscribe(Decision, "decision", self._on_decision, qos.deep(qos.DECISION))
         subscribe(TwistStamped, "cmd_vel", self._on_command, qos.deep(qos.COMMAND))
+        subscribe(VerdictMessage, "verdict", self._on_verdict, qos.deep(qos.VERDICT))
         subscribe(Outcome, "outcome", self._on_outcome, qos.deep(qos.OUTCOME))
-        subscribe(Transition, "transition", self._on_transition, qos.deep(qos.COMMAND))
+        subscribe(Transition, "transition", self._on_transition, qos.deep(qos.TRANSITION))
         subscribe(Adapter, "adapter", self._on_adapter, qos.LATEST)
         subscribe(DiagnosticArray, "/diagnostics", self._on_diagnostics, qos.deep(qos.COMMAND))
         subscribe(Bool, "run_finished", self._on_run_finished, qos.LATEST)
@@ -83,12 +96,18 @@ class RecorderNode(Node):
         self._settle = self.create_timer(SETTLE, self._finish_run, clock=steady)
         self._settle.cancel()
         self.create_timer(NO_SIM_AFTER, self._take_own_ticks, clock=steady)
+        self.create_timer(FLUSH_PERIOD, self._flush, clock=steady)
 
     # --- what comes in ---------------------------------------------------------------------------
 
+    def _on_task(self, message: Task) -> None:
+        if message.id and self._log is not None:
+            skills = decisions.retrieved_from_messages(message.skills)
+            self._log.on_task(message.id, message.instruction, skills, message.beginning.why)
+
     def _on_scene(self, message: Scene, info: Mapping[str, Any]) -> None:
         stamp = key(message.header.stamp)
-        self._take_latency(self._probe.on_scene(stamp, message.task_id, published_at(info)))
+        self._take_latency(message, self._probe.on_scene(stamp, message.task_id, published_at(info)))
         if self._scene is not None and self._scene[0] == message.task_id:
             self._own_ticks[self._decided != self._scene] += 1
         self._scene = (message.task_id, stamp)
@@ -96,25 +115,41 @@ class RecorderNode(Node):
     def _on_decision(self, message: Decision) -> None:
         stamp = key(message.header.stamp)
         self._decided = (message.task_id, stamp)
-        self._take_latency(self._probe.on_decision(stamp, message.task_id))
-        if self._recorder is not None and not self._tracker.is_ended(message.run, message.episode):
+        latency = self._probe.on_decision(stamp, message.task_id)
+        if self._recorder is not None:
             try:
                 decision = decisions.decision_from_message(message)
             except ConfigError as error:
                 self.get_logger().error(str(error), once=True)
                 return
-            self._recorder.on_decision(decision, message.compute_ms, message.episode, message.run)
+            if not self._tracker.is_ended(message.run, message.episode):
+                self._recorder.on_decision(decision, message.compute_ms, message.episode, message.run)
+            if self._log is not None:  # also one that the outcome of its step has overtaken
+                self._log.put(record_from_message(message, decision))
+        self._take_latency(message, latency)
         self._take_episode(self._tracker.on_decision(stamp, message.run, message.episode))
 
     def _on_command(self, message: TwistStamped, info: Mapping[str, Any]) -> None:
-        self._take_latency(self._probe.on_command(key(message.header.stamp), published_at(info)))
+        self._take_latency(message, self._probe.on_command(key(message.header.stamp), published_at(info)))
+
+    def _on_verdict(self, message: VerdictMessage) -> None:
+        if self._log is None:
+            return
+        try:
+            self._log.on_verdict(verdict_from_message(message))
+        except ConfigError as error:
+            self.get_logger().error(str(error), once=True)
 
     def _on_outcome(self, message: Outcome) -> None:
         outcome = decisions.outcome_from_message(message)
         self._take_episode(self._tracker.on_outcome(key(message.header.stamp), outcome))
 
-    def _on_transition(self, message: Transition) -> None:
-        if message.truncated:  # perhaps by the action's time limit, of which no outcome tells
+    def _on_transition(self, message: Transition, info: Mapping[str, Any]) -> None:
+        if self._log is not None:
+            outcome = OutcomeValue(message.reward, message.terminated, message.truncated)
+            self._log.on_outcome(message.run, message.episode, message.step, outcome, message.next_scene)
+        # perhaps by the action's time limit, of which no outcome tells; those from before this recorder ended long ago
+        if message.truncated and published_at(info) >= self._began:
             self._take_episode(self._tracker.on_truncated(message.run, message.episode, message.step + 1))
 
     def _on_adapter(self, message: Adapter) -> None:
@@ -139,9 +174,21 @@ class RecorderNode(Node):
 
     # --- what is written -------------------------------------------------------------------------
 
-    def _take_latency(self, milliseconds: float | None) -> None:
-        if milliseconds is not None and self._recorder is not None:
-            self._recorder.on_latency(milliseconds)
+    @property
+    def _log(self) -> DecisionLog | None:
+        """Where decisions are kept; None when they are not, or when the run is over."""
+        return None if self._recorder is None else self._recorder.decisions
+
+    def _flush(self) -> None:
+        if self._log is not None:
+            self._log.flush()
+
+    def _take_latency(self, message: Scene | Decision | TwistStamped, milliseconds: float | None) -> None:
+        if milliseconds is None or self._recorder is None:
+            return
+        self._recorder.on_latency(milliseconds)
+        if self._log is not None:
+            self._log.on_latency(to_seconds(message.header.stamp), milliseconds)
 
     def _take_episode(self, ended: EndedEpisode | None) -> None:
         if ended is not None and self._recorder is not None:

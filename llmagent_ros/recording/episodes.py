@@ -11,9 +11,8 @@ from collections.abc import Callable
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 
-from llmagent_ros.durable import sync
+from llmagent_ros.durable import check_room, make_folder, sync, write_fully
 from llmagent_ros.errors import StoreError
-from llmagent_ros.recording.files import check_room, make_folder, write_fully
 
 EPISODES = "episodes.csv"  # in a run's folder
 

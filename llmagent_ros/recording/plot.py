@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from llmagent_ros.durable import write_atomic
 from llmagent_ros.recording.episodes import Episode
-from llmagent_ros.recording.files import write_atomic
 from llmagent_ros.recording.summary import percent
 
 if TYPE_CHECKING:

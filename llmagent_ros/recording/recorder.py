@@ -11,6 +11,8 @@ from typing import Annotated, Any
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
+from llmagent_ros.recording.decision_rows import DECISIONS, EpisodeEnd
+from llmagent_ros.recording.decisions import DecisionLog
 from llmagent_ros.recording.episodes import EPISODES, Episode, EpisodeLog
 from llmagent_ros.recording.metrics import RECENT_EPISODES, RunMetrics, success_share
 from llmagent_ros.recording.plot import import_early, plot_learning_curve
@@ -19,6 +21,7 @@ from llmagent_ros.recording.tensorboard import TensorBoardWriter
 from llmagent_ros.types import Decision
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 @dataclass(config=ConfigDict(extra="forbid"), frozen=True)
@@ -31,6 +34,7 @@ class RecorderConfig:
         resume: go on with a folder that holds episodes; False refuses it.
         report_period: s between two TensorBoard reports of latency, rates and learner figures.
         summary_period: s between two rewrites of summary.json while the run goes on.
+        decisions_mb: MB in which the newest decisions are kept (decisions.sqlite); 0 keeps none.
     """
 
     out: Path
@@ -39,10 +43,13 @@ class RecorderConfig:
     resume: bool = True
     report_period: Positive = 2.0
     summary_period: Positive = 10.0
+    decisions_mb: NotNegative = 0.0
 
 
 class RunRecorder:
     """Feeds `metrics`, episodes.csv, TensorBoard (OUT/tensorboard), and writes summary.json and learning_curve.png.
+
+    `decisions` is where decisions are to be put; it learns of the ends of episodes by itself. None: they are not kept.
 
     Before the first decision or episode nothing is written, so that a run that never began leaves its folder as it was.
     Methods raise StoreError when the disk is full; what was on disk before stays. Not thread-safe.
@@ -51,6 +58,8 @@ class RunRecorder:
     def __init__(self, config: RecorderConfig) -> None:
         self.config = config
         self._log = EpisodeLog(config.out / EPISODES, resume=config.resume)
+        room = int(config.decisions_mb * 1e6)
+        self.decisions = DecisionLog(config.out / DECISIONS, room) if room else None
         self._board: TensorBoardWriter | None = None
         self.metrics = RunMetrics(self._log.episodes)
         self._started = time.monotonic()
@@ -74,6 +83,8 @@ class RunRecorder:
         run: str = "",
     ) -> None:
         """Take a finished episode; it is on disk when this returns. One that is in already is left alone."""
+        if self.decisions is not None:  # also of one that is in: a kill may have come before they were written
+            self.decisions.on_episode_end(run, episode, EpisodeEnd(success, reason, total_reward, steps))
         entry = self.metrics.on_episode_end(episode, success, total_reward, steps, reason, duration_s, run)
         if entry is None:
             return
@@ -138,6 +149,8 @@ class RunRecorder:
         self._log.close()
         if self._board is not None:
             self._board.close()
+        if self.decisions is not None:
+            self.decisions.close()
 
     def _begin(self) -> TensorBoardWriter:
         if self._board is None:

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import llmagent_ros
+from llmagent_ros.durable import write_atomic
 from llmagent_ros.errors import StoreError
-from llmagent_ros.recording.files import write_atomic
 
 _NAMED_VERSIONS = ("torch", "numpy", "transformers", "peft")
 

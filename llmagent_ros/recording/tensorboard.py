@@ -17,8 +17,8 @@ from tensorboard.compat.proto import event_pb2, summary_pb2, tensor_pb2, tensor_
 from tensorboard.plugins.scalar.metadata import create_summary_metadata
 from tensorboard.summary.writer.record_writer import RecordWriter
 
+from llmagent_ros.durable import make_folder
 from llmagent_ros.errors import StoreError, UnknownNameError
-from llmagent_ros.recording.files import make_folder
 
 TAGS: dict[str, str] = {
     "episode/success": "1 if the episode reached its task, else 0",

@@ -10,16 +10,14 @@ from __future__ import annotations
 import math
 from collections import Counter
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass as config_dataclass
 
 from llmagent_ros.contract import NotNegative, Positive, RobotContract
 from llmagent_ros.safety.limits import limit
-from llmagent_ros.types import Velocity
-
-VerdictSource = Literal["policy", "teleop", "stop"]
+from llmagent_ros.types import Velocity, Verdict, VerdictSource
 
 # Why the guard commands zero.
 E_STOP = "e_stop"
@@ -64,25 +62,6 @@ class GuardConfig:
     clock_tolerance: NotNegative = 0.05
     lockstep: bool = False
     rate: Annotated[float, Field(ge=10.0, le=1000.0)] = 20.0
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """What may be published.
-
-    Attributes:
-        velocity: within the contract's limits, always finite.
-        source: whose command it follows; "stop" when it is a zero of the guard's own.
-        reason: why the guard stopped, None when it did not.
-        limited: which of "speed", "acceleration" changed the command.
-        stamp: of the policy command that this is the one answer to, else the time of the decision, s.
-    """
-
-    velocity: Velocity
-    source: VerdictSource
-    reason: str | None
-    limited: tuple[str, ...]
-    stamp: float
 
 
 @dataclass(frozen=True)
@@ -145,6 +124,7 @@ class Guard:
         self._teleop: _Command | None = None
         self._scan = None
         self._unanswered: float | None = None
+        self._asked = Velocity()  # of the newest command that is to be answered
         self._last = Velocity()
         self._last_time: float | None = None
 
@@ -168,6 +148,7 @@ class Guard:
             return self._drop(OLD_COMMAND)
         self._policy = _Command(velocity, min(stamp, now))
         self._policy_stamp = self._unanswered = stamp
+        self._asked = velocity
         return True
 
     def on_teleop_command(self, velocity: Velocity, now: float, stamp: float | None = None) -> bool:
@@ -188,6 +169,8 @@ class Guard:
         if now - given > self.config.teleop_timeout:
             return self._drop(OLD_TELEOP)
         self._teleop = _Command(velocity, min(given, now))
+        if not self.config.lockstep:  # there only the policy's commands are answered
+            self._asked = velocity
         return True
 
     def on_scan(self, stamp: float, now: float) -> bool:
@@ -241,7 +224,8 @@ class Guard:
         stamp = now if self._unanswered is None else self._unanswered
         self._unanswered = None
         self._last, self._last_time = velocity, now
-        return Verdict(velocity, source, reason, limited, stamp)
+        asked, self._asked = (self._asked if reason else target), Velocity()
+        return Verdict(velocity, source, reason, limited, stamp, asked)
 
     def _choose(self, now: float, stands: bool) -> tuple[Velocity, VerdictSource, str | None]:
         if stands:  # what came before must not move the robot when the clock runs again
