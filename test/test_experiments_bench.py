@@ -177,7 +177,7 @@ def test_a_peer_learns_from_numbers_and_is_evaluated_on_time(name: str) -> None:
 @pytest.mark.parametrize(
     ("words", "problem"),
     [
-        (["nope"], "unknown benchmark 'nope'; valid: cartpole, navigate, speed, transfer"),
+        (["nope"], "unknown benchmark 'nope'; valid: cartpole, continual, knowledge, navigate, speed, transfer"),
         (["cartpole", "--only", "sarsa"], "unknown method 'sarsa'; valid: dqn, full fine-tuning, llmagent, "),
     ],
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -23,6 +24,7 @@ from llmagent_ros.experiments.environments import EnvironmentSpec, make_environm
 from llmagent_ros.experiments.evaluation import HELD_OUT_SEED, EpisodeResult, evaluate, figures
 from llmagent_ros.experiments.exploration import FIRST_SEED
 from llmagent_ros.experiments.training import TRAINING_SEEDS, TrainConfig, Trainer
+from llmagent_ros.recording.decision_rows import DECISIONS
 from llmagent_ros.recording.episodes import EPISODES, read_episodes
 from llmagent_ros.types import RealArray
 
@@ -99,6 +101,35 @@ def test_a_run_that_was_interrupted_ends_as_if_it_had_not_been(lake: str, tmp_pa
     assert same(tensors(tmp_path / "whole"), tensors(tmp_path / "parts"))
     whole, parts = (read_episodes(tmp_path / name / EPISODES) for name in ("whole", "parts"))
     assert [(e.steps, e.total_reward) for e in whole] == [(e.steps, e.total_reward) for e in parts]
+
+
+def test_decisions_are_kept_and_change_nothing(
+    lake: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An interrupted run makes steps again that it had kept already."""
+    config = configured(lake, tmp_path, 120)
+    runs.train(config, tmp_path / "none", save_every=50)
+    runs.train(config, tmp_path / "whole", save_every=50, decisions_mb=1.0)
+    assert same(tensors(tmp_path / "none"), tensors(tmp_path / "whole"))
+    assert not (tmp_path / "none" / DECISIONS).exists()
+
+    def stop(trainer: Trainer) -> None:
+        if trainer.env_steps == 95:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        runs.train(config, tmp_path / "parts", save_every=50, decisions_mb=1.0, on_step=stop)
+    runs.train(config, tmp_path / "parts", save_every=50, decisions_mb=1.0)
+    told: dict[str, list[str]] = {"whole": [], "parts": []}
+    for name, texts in told.items():
+        for number in range(120):
+            assert main(["explain", str(tmp_path / name), str(number)]) == 0
+            texts.append(re.sub(r"Decided in .*", "", capsys.readouterr().out))
+    assert told["whole"] == told["parts"] and len(set(told["whole"])) == 120
+    assert "told        cross the lake" in told["whole"][0] and "skills      none found" in told["whole"][0]
+    episodes = read_episodes(tmp_path / "whole" / EPISODES)
+    first = told["whole"][episodes[0].steps - 1]
+    assert "The episode " in first and f"in {episodes[0].steps} steps." in " ".join(first.split())
 
 
 def test_a_run_may_be_made_longer_and_not_otherwise_changed(lake: str, tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from models_support import save_tiny_model, tiny_language_model
 from safetensors.torch import load_file
 
 from llmagent_ros.bundle import load_bundle
-from llmagent_ros.errors import DivergenceError, LlmAgentError, ModelError, StoreError
+from llmagent_ros.errors import ConfigError, DivergenceError, LlmAgentError, ModelError, StoreError
 from llmagent_ros.learning.rl import checkpoint
 from llmagent_ros.learning.rl.config import LearnerConfig
 from llmagent_ros.learning.rl.critic import CriticConfig, build_critic
@@ -109,6 +109,81 @@ def everything(learner: Learner, folder: Path) -> tuple[dict[str, torch.Tensor],
 
 def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
     return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+# --- where it starts ------------------------------------------------------------------------------------------------
+
+
+def test_starting_from_others_keeps_what_they_know_and_their_scale(bench: Bench) -> None:
+    teacher = bench.fed("a", feature_floor=0.05)
+    for _ in range(40):
+        teacher.update()
+    teacher.deploy()
+    critic, adapter = teacher.average.state(), teacher.model.adapter_state()
+    learner = bench.learner("b", seed=5, adapter_seed=1, feature_floor=0.05)
+    learner.start_from(critic, adapter)
+    for made in (learner.critic, learner.average, learner._target):
+        assert same(made.state(), critic)
+    assert same(learner.model.adapter_state(), adapter)
+    learner.observe(experience())
+    prepare(learner)
+    learner.update()
+    assert torch.equal(learner.critic.shift, teacher.critic.shift), "its scale is what its heads were learned with"
+    assert torch.equal(learner.critic.scale, teacher.critic.scale)
+    assert not same(learner.critic.state(), critic), "and it learns on"
+
+
+def test_a_learner_that_diverges_at_once_goes_back_to_its_start(bench: Bench) -> None:
+    teacher = bench.fed("a")
+    for _ in range(10):
+        teacher.update()
+    critic, adapter = teacher.average.state(), teacher.model.adapter_state()
+    learner = bench.learner("b", max_loss=1e-9)
+    learner.start_from(critic, adapter)
+    learner.observe(experience())
+    prepare(learner)
+    with pytest.raises(DivergenceError):
+        learner.update()
+    assert same(learner.average.state(), critic) and same(learner.model.adapter_state(), adapter)
+
+
+def test_a_start_that_does_not_fit_changes_nothing(bench: Bench) -> None:
+    teacher, learner = bench.fed("a"), bench.learner("b")
+    before = learner.critic.state(), learner.model.adapter_state()
+    smaller = bench.learner("c", critic=CriticConfig(heads=2, width=8)).critic.state()
+    with pytest.raises(ModelError, match="critic does not fit"):
+        learner.start_from(smaller, {n: t + 1 for n, t in teacher.model.adapter_state().items()})
+    with pytest.raises(ModelError, match="adapter does not fit"):
+        learner.start_from(None, {"x": torch.zeros(1)})
+    assert same(learner.critic.state(), before[0]) and same(learner.model.adapter_state(), before[1])
+    teacher.update()
+    with pytest.raises(ConfigError, match="only a new one"):
+        teacher.start_from(None, before[1])
+
+
+def test_a_start_without_a_critic_scales_by_its_own_data(bench: Bench) -> None:
+    teacher = bench.fed("a")
+    learner = bench.learner("b", feature_floor=0.05)
+    learner.start_from(None, teacher.model.adapter_state())
+    learner.observe(experience())
+    prepare(learner)
+    learner.update()
+    assert not torch.equal(learner.critic.scale, torch.ones_like(learner.critic.scale))
+
+
+def test_a_started_learner_resumes_before_its_first_update(bench: Bench, tmp_path: Path) -> None:
+    teacher = bench.fed("a", feature_floor=0.05)
+    teacher.update()
+    learner = bench.learner("b", feature_floor=0.05)
+    learner.start_from(teacher.average.state(), None)
+    learner.observe(experience())
+    learner.save(tmp_path / "saved")
+    learner.replay.close()
+    again = bench.learner("b", feature_floor=0.05)
+    again.load(tmp_path / "saved")
+    prepare(again)
+    again.update()
+    assert torch.equal(again.critic.scale, teacher.critic.scale)
 
 
 # --- what an update touches ---------------------------------------------------------------------------------------

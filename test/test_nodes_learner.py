@@ -10,15 +10,20 @@ from typing import Any
 
 import pytest
 import rclpy
+import torch
 from diagnostic_msgs.msg import DiagnosticStatus
 from rclpy.lifecycle import TransitionCallbackReturn
 from ros_support import Domain
 
-from llmagent_interfaces.msg import Transition
+from llmagent_interfaces.msg import Adapter, Task, Transition
+from llmagent_interfaces.msg import Beginning as BeginningMessage
 from llmagent_interfaces.srv import StoreSkill
+from llmagent_ros.bundle import bundle_digest, load_bundle
 from llmagent_ros.contract import load_contract
 from llmagent_ros.errors import ModelError
 from llmagent_ros.learning.rl.learner import Learner
+from llmagent_ros.learning.rl.replay import Replay
+from llmagent_ros.learning.track import Beginning, Standing
 from llmagent_ros.nodes import learner_node
 from llmagent_ros.nodes.learner_node import CHUNK, LearnerNode
 from llmagent_ros.nodes.wire import stamps
@@ -36,13 +41,13 @@ SETTINGS = {
 }
 
 
-def make(number: int) -> Transition:
+def make(number: int, task: str = "go to the red ball") -> Transition:
     episode, step = divmod(number, STEPS)
     last = step == STEPS - 1
     return Transition(
         header=stamps.header(0.4 * number),
         run="run",
-        task="go to the red ball",
+        task=task,
         episode=episode,
         step=step,
         scene=f"scene {number}",
@@ -58,7 +63,7 @@ class Store:
     """Plays the client of store_skill: keeps the requests, answers when it is told to."""
 
     def __init__(self, node: LearnerNode) -> None:
-        self.node, self.asked = node, []
+        self.node, self.asked, self.reasons = node, [], []
         node._store = self  # type: ignore[assignment]
 
     def service_is_ready(self) -> bool:
@@ -66,6 +71,7 @@ class Store:
 
     def call_async(self, request: StoreSkill.Request) -> Any:
         self.asked.append(request.skill)
+        self.reasons.append(request.reason)
         return self
 
     def add_done_callback(self, act: Any) -> None:
@@ -74,6 +80,7 @@ class Store:
     def answer(self, **fields: object) -> None:
         self.response = StoreSkill.Response(**fields)
         self.act(self)
+        self.node._take_answers()
 
     def result(self) -> StoreSkill.Response:
         return self.response
@@ -110,9 +117,9 @@ def life(out: Path) -> Iterator[Any]:
     end()
 
 
-def take(node: LearnerNode, numbers: range) -> None:
+def take(node: LearnerNode, numbers: range, task: str = "go to the red ball") -> None:
     for number in numbers:
-        node._on_transition(make(number))
+        node._on_transition(make(number, task))
     node._drain()
 
 
@@ -141,7 +148,7 @@ def test_a_learner_that_died_publishes_nothing_older_than_what_acts(out: Path, l
     assert bundles(out) == [CHUNK, 2 * CHUNK, 3 * CHUNK]
     node = life()
     assert node._learner is not None and node._learner.updates == (CHUNK if saved else 0)
-    assert node._version == "v000002"
+    assert node._track.version == "v000002"
     learn(node, 2 if saved else 3)
     assert len(bundles(out)) == 3, "what it learns again must not act in place of what acts"
     learn(node, 1)
@@ -149,22 +156,29 @@ def test_a_learner_that_died_publishes_nothing_older_than_what_acts(out: Path, l
 
 
 def test_a_skill_keeps_its_counts_over_a_restart(out: Path, life: Any) -> None:
-    for first, counts in ((0, (2, 1)), (2, (4, 2))):
-        node = life()
-        store = Store(node)
-        if first == 0:
-            take(node, range(1))
-            learn(node, 1)  # a bundle
-        take(node, range(STEPS * first, STEPS * (first + 2)))
-        (skill,) = store.asked
-        assert (skill.attempts, skill.successes) == counts
-        assert list(skill.instructions) == ["go to the red ball"]
-        store.answer(ok=True, id="abc")
-    assert (out / "skill_id").read_text() == "abc"
+    node = life()
+    store = Store(node)
+    take(node, range(1))
+    learn(node, 1)  # a bundle
+    take(node, range(STEPS * 2))
+    (skill,) = store.asked
+    assert (skill.id, skill.attempts, skill.successes) == ("", 2, 1), "the first version is offered at once"
+    assert skill.description == "go to the object" and list(skill.instructions) == ["go to the red ball"]
+    store.answer(ok=True, id="abc")
+    node = life()
+    store = Store(node)
+    for episodes in range(2, 60, 2):  # as good as before: it takes some episodes to be sure
+        take(node, range(STEPS * episodes, STEPS * (episodes + 2)))
+        if store.asked:
+            break
+    (skill,) = store.asked
+    assert skill.id == "abc" and skill.attempts == 2 * skill.successes == episodes, "those since the first version"
+    assert "not worse with probability" in store.reasons[0]
 
 
 def test_a_skill_that_its_store_lacks_is_stored_anew(out: Path, life: Any) -> None:
-    (out / "skill_id").write_text("gone")
+    out.mkdir(exist_ok=True)
+    Standing("go to the object", "gone").write(out)
     node = life()
     store = Store(node)
     take(node, range(1))
@@ -177,7 +191,99 @@ def test_a_skill_that_its_store_lacks_is_stored_anew(out: Path, life: Any) -> No
     take(node, range(4 * STEPS, 6 * STEPS))
     assert [skill.id for skill in store.asked] == ["gone", "gone", ""]
     store.answer(ok=True, id="new")
-    assert (out / "skill_id").read_text() == "new"
+    standing = Standing.read(out)
+    assert standing is not None and standing.skill_id == "new"
+
+
+# --- kinds of tasks ------------------------------------------------------------------------------------------------
+
+
+class Adapters:
+    """Plays the topic adapter: keeps what is announced."""
+
+    def __init__(self, node: LearnerNode) -> None:
+        self.said: list[Adapter] = []
+        node._adapter_publisher.publish = self.said.append
+
+
+def test_each_kind_of_task_has_what_it_learned_and_nothing_of_the_others(out: Path, life: Any) -> None:
+    node = life()
+    adapters = Adapters(node)
+    take(node, range(8))
+    learn(node, 2)
+    take(node, range(8, 12), task="get away from the red ball")
+    assert node._track.folder == out / "tasks" / "01" and len(node._track.replay) == 4
+    learn(node, 1)
+    take(node, range(12, 16), task="go to the yellow box")  # the same kind as the first
+    assert node._track.folder == out and len(node._track.replay) == 12 and node._learner.updates == 2 * CHUNK
+    assert [(each.wording, each.name) for each in adapters.said] == [
+        ("go to the object", "v000000"),
+        ("go to the object", "v000001"),
+        ("get away from the object", "v000000"),
+        ("go to the object", "v000001"),  # which acts on the task that it has come back to
+    ]
+    assert adapters.said[3].digest == adapters.said[1].digest != adapters.said[2].digest
+    node = life()
+    assert node._track.wording == "go to the object" and len(node._track.replay) == 12
+
+
+def test_one_message_of_each_kind_after_the_other_is_stored_where_it_belongs(out: Path, life: Any) -> None:
+    node = life()
+    for number, kind in enumerate(["go to the red ball", "turn to the red ball"] * 3):
+        node._on_transition(make(number, task=kind))
+    node._drain()
+    assert node._stored == 6
+    for folder in (out, out / "tasks" / "01"):
+        node._enter("somewhere else", Beginning())
+        with Replay(folder / "replay.sqlite", PHRASES, read_only=True) as replay:
+            assert len(replay) == 3
+
+
+def test_a_task_that_is_announced_begins_with_its_skill(out: Path, life: Any) -> None:
+    node = life()
+    adapters = Adapters(node)
+    take(node, range(8))
+    learn(node, 1)
+    parent = out / "bundles" / "v000000"
+    digest = bundle_digest(parent)
+    beginning = BeginningMessage(kind="near", why="like it", ids=["p"], weights=[1.0], paths=[str(parent)])
+    beginning.digests = [digest]
+    task = Task(id="t", instruction="get away from the red ball", beginning=beginning)
+    node._on_task(task)
+    node._follow()
+    assert node._track.standing.parents == ["p"]
+    kept = load_bundle(parent)
+    assert all(torch.equal(t, node._learner.average.state()[n]) for n, t in kept.critic.items())
+    assert adapters.said[-1].wording == "get away from the object", "and acts from its first decision on"
+
+
+@pytest.mark.parametrize("what", ["digest", "missing"])
+def test_a_beginning_that_cannot_be_read_is_nothing(out: Path, life: Any, what: str) -> None:
+    node = life()
+    take(node, range(8))
+    learn(node, 1)
+    parent = out / "bundles" / "v000000"
+    digest = bundle_digest(parent) if what == "missing" else "0" * 64
+    path = str(parent if what == "digest" else out / "nowhere")
+    task = Task(id="t", instruction="leave the red ball")
+    task.beginning = BeginningMessage(kind="near", ids=["p"], weights=[1.0], paths=[path], digests=[digest])
+    node._on_task(task)
+    node._follow()
+    assert node._track.wording == "leave the object" and node._track.standing.parents == [] and not node._problem
+
+
+def test_an_answer_for_a_kind_that_was_left_is_not_lost(out: Path, life: Any) -> None:
+    node = life()
+    store = Store(node)
+    take(node, range(1))
+    learn(node, 1)
+    take(node, range(2 * STEPS))
+    take(node, range(8, 9), task="leave the red ball")
+    store.answer(ok=True, id="late")
+    standing = Standing.read(out)
+    assert standing is not None and standing.skill_id == "late"
+    take(node, range(9, 10))
+    assert node._track.standing.skill_id == "late"
 
 
 def until(condition: Any) -> None:

@@ -12,8 +12,8 @@ from llmagent_ros.errors import ConfigError, UnknownNameError
 from llmagent_ros.knowledge.skill import Skill
 from llmagent_ros.nodes.episode_tracker import EpisodeTracker
 from llmagent_ros.nodes.latency_probe import LatencyProbe
-from llmagent_ros.nodes.wire import decisions, reports, skills
-from llmagent_ros.types import Decision, Outcome, Scene, Source, Transition
+from llmagent_ros.nodes.wire import decisions, reports, skills, stamps, verdicts
+from llmagent_ros.types import Decision, Lesson, Outcome, RetrievedSkill, Scene, Source, Transition, Velocity, Verdict
 
 END = Outcome(1.0, terminated=True, success=True, reason="reached")
 
@@ -86,7 +86,7 @@ def test_conversions_keep_everything() -> None:
     back = decisions.decision_from_message(decisions.decision_to_message(decision, message, run="r", step=4))
     assert (back.action, back.candidates, back.adapter, back.source) == ("a", ("a", "b"), "v1", Source.HUMAN)
     assert back.probabilities.tolist() == [0.75, 0.25] and back.values.tolist() == [1.0, 1.0]
-    skill = Skill("drive", ("go",), "robot", ("slow",), 3, 2, id="abc")
+    skill = Skill("drive", ("go",), "robot", (Lesson("slow", 3.0, 0.5),), 3, 2, id="abc")
     assert skills.skill_from_message(skills.skill_to_message(skill)) == (skill, None)
 
 
@@ -108,3 +108,27 @@ def test_figures_in_diagnostics_are_read_with_care() -> None:
     assert reports.numbers(said) == {"a": 1.5, "n": 7.0, "minus": -1.0, "count.e_stop": 2.0}
     assert [reports.count(said, name) for name in ("n", "a", "minus", "none")] == [7, None, None, None]
     assert reports.guard_counts(said) == {"e_stop": 2}
+
+
+@pytest.mark.parametrize(
+    "verdict",
+    [
+        Verdict(Velocity(0.5, -0.25), "policy", None, (), 1.5, Velocity(0.5, -0.25)),
+        Verdict(Velocity(0.6, 1.0), "teleop", None, ("speed", "acceleration"), 1.5, Velocity(1e300, 1.0)),
+        Verdict(Velocity(), "stop", "stale_scan", (), 1.5, Velocity(0.1, 0.0)),
+    ],
+)
+def test_a_verdict_comes_back_from_its_message(verdict: Verdict) -> None:
+    message = verdicts.verdict_to_message(verdict, stamps.to_time(1.5), "base_link")
+    assert (message.verdict, message.reason) == (verdict.word, verdict.why)
+    assert verdicts.verdict_from_message(message) == verdict
+    message.source = "nobody"
+    with pytest.raises(UnknownNameError, match="unknown source of a verdict 'nobody'; valid: none, policy, teleop"):
+        verdicts.verdict_from_message(message)
+
+
+def test_what_was_retrieved_comes_back_from_the_task() -> None:
+    found = (RetrievedSkill("a", "go to the ball", 0.75), RetrievedSkill("b", "explore", -0.5))
+    task = decisions.task_to_message("1", "go to the red ball", 4, 1.5, found)
+    assert decisions.retrieved_from_messages(task.skills) == found
+    assert decisions.retrieved_from_messages(decisions.task_to_message("", "", 4, 1.5).skills) == ()

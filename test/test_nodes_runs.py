@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,15 @@ from ros_support import Graph
 from std_msgs.msg import Bool
 
 from llmagent_interfaces.action import ExecuteTask
-from llmagent_interfaces.msg import Decision, Outcome, Scene, Task, Transition
+from llmagent_interfaces.msg import Decision, Outcome, RetrievedSkill, Scene, Task, Transition, Verdict
 from llmagent_interfaces.srv import ResetSimulation, RetrieveSkills
+from llmagent_ros.errors import ConfigError, StoreError
 from llmagent_ros.nodes import qos
 from llmagent_ros.nodes.wire import reports, stamps
+from llmagent_ros.recording.decision_reader import DecisionReader
 from llmagent_ros.recording.episodes import read_episodes, recorded_episodes
+from llmagent_ros.types import Outcome as OutcomeValue
+from llmagent_ros.types import RetrievedSkill as RetrievedSkillValue
 
 PERIOD = 0.4
 
@@ -176,6 +181,45 @@ def test_a_recorder_that_is_found_late_has_the_first_steps_too(tmp_path: Path) -
         assert graph.exit_code(recorder) == 0
     (episode,) = read_episodes(tmp_path / "out" / "episodes.csv")
     assert (episode.steps, episode.env_steps, episode.total_reward, episode.success) == (3, 3, 1.5, True)
+
+
+def test_a_decision_is_kept_with_what_other_topics_say_of_it(tmp_path: Path) -> None:
+    """The command goes out before the decision is said, so its outcome, and the end, may come first."""
+    out = tmp_path / "out"
+    with Graph(tmp_path) as graph:
+        world = World(graph)
+        verdict = graph.node.create_publisher(Verdict, "verdict", qos.VERDICT)
+        recorder = graph.start("recorder", out=out)
+        world.wait_for_readers(1)
+        for publisher in (world.task, verdict):
+            graph.until(lambda p=publisher: p.get_subscription_count() >= 1, "nobody listens")
+        world.task.publish(Task(id="0", instruction="go on", skills=[RetrievedSkill(id="a", similarity=0.5)]))
+        world._step(0, 0)
+        ending = stamps.header(2 * PERIOD)
+        world.outcome.publish(Outcome(header=ending, reward=-1.0, terminated=True, reason="collision"))
+        graph.until(lambda: recorded_episodes(out), "the episode is not recorded")
+        world.time = PERIOD
+        world._step(0, 1)
+        values = {"reward": -1.0, "terminated": True, "next_scene": "bumped"}
+        world.transition.publish(Transition(run="run", episode=0, step=1, **values))
+        verdict.publish(Verdict(header=stamps.header(PERIOD), source="nobody"))  # of another version: it is left out
+        verdict.publish(Verdict(header=stamps.header(PERIOD), source="none", verdict="stopped", reason="no_scan"))
+
+        def complete() -> bool:
+            with suppress(ConfigError, StoreError), DecisionReader(out) as reader:
+                found = reader.find("worst")
+                return found.step == 1 and None not in (found.verdict, found.outcome, found.latency_ms)
+            return False
+
+        graph.until(complete, "it is not kept while the run goes on")
+        recorder.stop()
+        assert graph.exit_code(recorder) == 0
+    with DecisionReader(out) as reader:
+        found = reader.find("0:1")
+    assert found.outcome == OutcomeValue(-1.0, True, False, False, "collision") and found.next_scene == "bumped"
+    assert found.verdict is not None and (found.verdict.word, found.verdict.why) == ("stopped", "no_scan")
+    assert (found.task, found.skills) == ("go on", (RetrievedSkillValue("a", "", 0.5),))
+    assert "unknown source of a verdict 'nobody'" in recorder.said
 
 
 def test_episodes_that_the_time_limit_ends_are_recorded(tmp_path: Path) -> None:

@@ -21,9 +21,10 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser: argparse.ArgumentParser = subparsers.add_parser(
         "bench", help=HELP, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("name", metavar="NAME", help="cartpole, navigate, transfer, speed or quick")
+    names = "cartpole, navigate, transfer, speed, knowledge, continual or quick"
+    parser.add_argument("name", metavar="NAME", help=names)
     parser.add_argument("--seeds", type=int, default=5, metavar="N", help="0 to N-1 (default: %(default)s)")
-    parser.add_argument("--steps", type=int, metavar="N", help="of the environment, at most (default: the bench's)")
+    parser.add_argument("--steps", type=int, metavar="N", help="of the environment, or skills (default: the bench's)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="default: benchmarks/results/NAME.json")
     parser.add_argument("--plot", type=Path, metavar="PNG", help="draw the learning curves of all seeds")
     parser.add_argument("--only", nargs="+", metavar="METHOD", help="some of the methods (default: all)")

@@ -3,6 +3,7 @@
     llmagent train navigate --steps 20000 --seed 0 --out runs/navigate-0
     llmagent train CartPole-v1 --set learner.beta=0.03 --set model.rank=4
     llmagent train MountainCar-v0          # any environment of Gymnasium with a closed list of actions
+    llmagent train leave --skills runs/skills    # begins with what is known of the like, and is kept there
 
 ENVIRONMENT is a task of the simulated robot, a shipped description, a YAML file of either, or an id of Gymnasium.
 The same command goes on with a run that was interrupted. At its end the saved policy is measured (llmagent eval).
@@ -20,7 +21,7 @@ import yaml
 from llmagent_ros.errors import ConfigError
 
 if TYPE_CHECKING:
-    from llmagent_ros.experiments.training import Trainer
+    from llmagent_ros.experiments.training import TrainConfig, Trainer
 
 HELP = "train on an environment without ROS"
 _REPORT_PERIOD = 10.0  # s
@@ -36,7 +37,12 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument("--seed", type=int, default=0, help="of everything that is drawn (default: %(default)s)")
     parser.add_argument("--robot", default="sim_diffdrive", help="contract, for its tasks (default: %(default)s)")
     parser.add_argument("--model", default="", help="Hugging Face name or path (default: the base that ships)")
+    parser.add_argument("--skills", type=Path, metavar="DIR", help="store of skills to begin with, and to keep it in")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="settings", help="any setting")
+    parser.add_argument(
+        "--decisions", type=float, default=256.0, metavar="MB",
+        help="room for the newest decisions, which llmagent explain reads (default: %(default)g; 0: keep none)",
+    )  # fmt: skip
     parser.add_argument("--evaluate", type=int, default=100, metavar="N", help="episodes at the end (default: 100)")
     return parser
 
@@ -49,12 +55,16 @@ def run(args: argparse.Namespace) -> int:
     settings["model"] = {"model": args.model}
     for setting in args.settings:
         _set(settings, setting)
+    if not 0.0 <= args.decisions < float("inf"):
+        raise ConfigError(f"--decisions {args.decisions}; valid: MB, at least 0")
     config = runs.make_config(args.environment, settings, "llmagent train")
     out = args.out or Path("runs") / f"{Path(args.environment).stem}-{args.seed}"
     print(f"training on {args.environment} for {config.steps:,} steps in {out}", flush=True)
-    progress = _Progress()
     try:
-        summary = runs.train(config, out, on_step=progress.on_step)
+        if args.skills is None:
+            summary = runs.train(config, out, decisions_mb=args.decisions, on_step=_Progress().on_step)
+        else:
+            summary = _train_with_skills(config, out, args.skills, args.decisions)
     except KeyboardInterrupt:
         print(f"\ninterrupted; the same command goes on with {out}", flush=True)
         raise
@@ -63,6 +73,24 @@ def run(args: argparse.Namespace) -> int:
     if args.evaluate:
         evaluate(out, args.evaluate, critic=True)
     return 0
+
+
+def _train_with_skills(config: TrainConfig, out: Path, store: Path, decisions_mb: float) -> dict[str, Any] | None:
+    """Begins with the skills of a store that are like the task, and keeps what was learned there."""
+    from llmagent_ros.experiments import runs
+    from llmagent_ros.experiments.continual import ContinualLearner
+    from llmagent_ros.knowledge.embedding import SentenceEmbedder
+    from llmagent_ros.knowledge.knowledge import Knowledge
+
+    with Knowledge(store, SentenceEmbedder()) as knowledge:
+        learner = ContinualLearner(knowledge)
+        config, start = learner.begin(config, out)
+        print(start.why, flush=True)
+        summary = runs.train(config, out, decisions_mb=decisions_mb, on_step=_Progress().on_step)
+        skill, why = learner.keep(config, out, start)
+    counts = f"{skill.successes} of {skill.attempts} episodes succeeded"
+    print(f"skill {skill.id}, {skill.description!r}, {counts}; {why}")
+    return summary
 
 
 def _set(settings: dict[str, Any], setting: str) -> None:

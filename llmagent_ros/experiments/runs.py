@@ -6,6 +6,7 @@
     OUT/replay.sqlite       every transition
     OUT/evaluation.json     figures and episodes of the last evaluation
     OUT/episodes.csv, summary.json, tensorboard/, learning_curve.png
+    OUT/decisions.sqlite    the newest decisions, for `llmagent explain`
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import dataclasses
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,7 @@ import torch
 
 from llmagent_ros import config as configuration
 from llmagent_ros.bundle import latest_bundle
+from llmagent_ros.durable import write_atomic
 from llmagent_ros.errors import ConfigError, ModelError
 from llmagent_ros.experiments.environments import EnvironmentSpec, learner_settings, make_environment
 from llmagent_ros.experiments.evaluation import EpisodeResult, as_rows, evaluate, figures
@@ -29,9 +32,10 @@ from llmagent_ros.learning.rl.critic import build_critic
 from llmagent_ros.policy.deployment import read_deployment
 from llmagent_ros.policy.language_model import LanguageModel
 from llmagent_ros.policy.text_policy import TextPolicy
-from llmagent_ros.recording.files import write_atomic
+from llmagent_ros.recording.decision_rows import DecisionRecord
+from llmagent_ros.recording.decisions import DecisionLog
 from llmagent_ros.recording.recorder import RecorderConfig, RunRecorder
-from llmagent_ros.types import Decision, RealArray
+from llmagent_ros.types import Decision, Outcome, RealArray, Transition
 
 CONFIG, EVALUATION = "train.json", "evaluation.json"
 
@@ -48,6 +52,11 @@ def make_config(environment: str, settings: Mapping[str, Any], origin: str) -> T
     finally:
         env.close()
     return configuration.build(TrainConfig, {**settings, "environment": environment, "learner": learner}, origin)
+
+
+def settings(config: TrainConfig) -> dict[str, Any]:
+    """A configuration as plain values, without those at its top that are empty."""
+    return {key: value for key, value in dataclasses.asdict(config).items() if value != ""}
 
 
 def read_config(out: Path) -> TrainConfig:
@@ -86,16 +95,20 @@ def train(
     out: Path,
     *,
     save_every: int = 1000,
+    decisions_mb: float = 0.0,
     on_step: Callable[[Trainer], None] | None = None,
 ) -> dict[str, Any] | None:
     """Trains to the end, or on from the last checkpoint; returns the summary as written.
 
     Args:
         save_every: steps of the environment between two checkpoints, made at the end of an episode.
+        decisions_mb: MB in which the newest decisions are kept, for `llmagent explain`; 0 keeps none.
         on_step: called after each step.
     """
     check(config, out)
-    recorder = RunRecorder(RecorderConfig(out=out, seed=config.seed, model=config.model.model))
+    recorder = RunRecorder(
+        RecorderConfig(out=out, seed=config.seed, model=config.model.model, decisions_mb=decisions_mb)
+    )
     complete = False
     try:
         run = _Run(config, out, recorder, save_every, on_step)
@@ -121,10 +134,18 @@ class _Run:
     ) -> None:
         self._recorder, self._save_every = recorder, save_every
         self._name = f"seed {config.seed}"
+        log = recorder.decisions
         self.trainer = Trainer(
-            config, out, on_step=on_step, on_episode=self._on_episode, on_decision=self._on_decision
+            config,
+            out,
+            on_step=on_step,
+            on_episode=self._on_episode,
+            on_decision=self._on_decision,
+            on_transition=None if log is None else partial(_keep, log),
         )
         self._saved_at = self.trainer.env_steps
+        if log is not None:
+            log.rewind(self._saved_at)  # what came after is made again, the same
 
     def go(self) -> None:
         trainer = self.trainer
@@ -144,6 +165,25 @@ class _Run:
 
     def _on_decision(self, decision: Decision, milliseconds: float, episode: int) -> None:
         self._recorder.on_decision(decision, milliseconds, episode, self._name)
+
+
+def _keep(log: DecisionLog, transition: Transition, decision: Decision, milliseconds: float) -> None:
+    log.put(
+        DecisionRecord(
+            *(transition.run, transition.episode, transition.step),
+            task_id="",
+            task=transition.task,
+            stamp=transition.stamp,
+            scene=transition.scene,
+            prompt_prefix="",
+            decision=decision,
+            compute_ms=milliseconds,
+            skills=(),
+            outcome=Outcome(transition.reward, transition.terminated, transition.truncated),
+            next_scene=transition.next_scene if transition.terminated or transition.truncated else "",
+            number=int(transition.stamp),
+        )
+    )
 
 
 class SavedPolicy:

@@ -13,7 +13,8 @@ import torch
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
-from llmagent_ros.bundle import next_bundle, prune_bundles
+from llmagent_ros.bundle import load_bundle, next_bundle, prune_bundles
+from llmagent_ros.errors import ModelError
 from llmagent_ros.experiments.environments import DEFAULT_ROBOT, EnvironmentSpec, make_environment
 from llmagent_ros.learning.rl import checkpoint
 from llmagent_ros.learning.rl.config import LearnerConfig
@@ -37,6 +38,7 @@ class TrainConfig:
     Attributes:
         environment, robot: see `EnvironmentSpec`. steps: of the environment. seed: of everything that is drawn.
         demonstrations: episodes that the environment's scripted teacher shows first; their steps do not count.
+        start: a bundle to begin with, empty for none; its critic counts only where the phrases are the same.
         model: the base and its adapter. learner: see `LearnerConfig`.
         critic_acts: False leaves the choice to the language model and its adapter, which the critic teaches.
         burst: environment steps between two looks of the learner at what is new.
@@ -49,6 +51,7 @@ class TrainConfig:
     steps: Annotated[int, Field(gt=0)] = 20_000
     seed: Annotated[int, Field(ge=0)] = 0
     demonstrations: Annotated[int, Field(ge=0)] = 0
+    start: str = ""
     model: LanguageModelConfig = Field(default_factory=LanguageModelConfig)
     learner: LearnerConfig = Field(default_factory=LearnerConfig)
     critic_acts: bool = True
@@ -72,6 +75,7 @@ class Trainer:
         on_step: called after each step of the environment with the trainer.
         on_episode: called with (episode, success, return, steps, reason, seconds).
         on_decision: called with (decision, milliseconds, episode).
+        on_transition: called with (transition, decision, milliseconds) of each step, `stamp` being its number.
     """
 
     def __init__(
@@ -82,9 +86,11 @@ class Trainer:
         on_step: Callable[[Trainer], None] | None = None,
         on_episode: Callable[[int, bool, float, int, str, float], None] | None = None,
         on_decision: Callable[[Decision, float, int], None] | None = None,
+        on_transition: Callable[[Transition, Decision, float], None] | None = None,
     ) -> None:
         self.config, self.out = config, out
         self._on_step, self._on_episode, self._on_decision = on_step, on_episode, on_decision
+        self._on_transition = on_transition
         torch.set_num_threads(config.threads)
         self.env = make_environment(config.spec)
         self.model = LanguageModel(config.model, self.env.phrases)
@@ -102,7 +108,10 @@ class Trainer:
         self._target = config.steps
         if checkpoint.exists(out / CHECKPOINT):
             self._resume()
-        elif config.demonstrations:
+            return
+        if config.start:
+            self._start_from(Path(config.start))
+        if config.demonstrations:
             self._demonstrate()
 
     def run_episode(self) -> None:
@@ -149,18 +158,20 @@ class Trainer:
         while not ended and not self.done:
             asked = time.monotonic()
             decision = self.policy.decide(scene, rng, head=self.episode)
+            milliseconds = 1e3 * (time.monotonic() - asked)
             if self._on_decision is not None:
-                self._on_decision(decision, 1e3 * (time.monotonic() - asked), self.episode)
+                self._on_decision(decision, milliseconds, self.episode)
             action = self.env.phrases.index(decision.action)
             following, reward, terminated, truncated, info = self.env.step(action)
-            self._pending.append(
-                Transition(
-                    *(f"seed {self.config.seed}", self.episode, step, self.env.task, scene, decision.action),
-                    *(float(reward) * self.env.reward_scale, following, terminated, truncated),
-                    log_probability=decision.log_probability,
-                    stamp=float(self.env_steps),
-                )
+            transition = Transition(
+                *(f"seed {self.config.seed}", self.episode, step, self.env.task, scene, decision.action),
+                *(float(reward) * self.env.reward_scale, following, terminated, truncated),
+                log_probability=decision.log_probability,
+                stamp=float(self.env_steps),
             )
+            self._pending.append(transition)
+            if self._on_transition is not None:
+                self._on_transition(transition, decision, milliseconds)
             scene, total, step, ended = following, total + float(reward), step + 1, terminated or truncated
             self.env_steps += 1
             if self.env_steps % self.config.burst == 0 or ended:
@@ -172,6 +183,14 @@ class Trainer:
         if ended and self._on_episode is not None:
             seconds = time.monotonic() - began
             self._on_episode(self.episode, bool(info["success"]), total, step, str(info.get("reason", "")), seconds)
+
+    def _start_from(self, path: Path) -> None:
+        """With the adapter and, where the phrases are the same, the critic of a bundle."""
+        bundle = load_bundle(path)
+        if bundle.meta.get("feature_digest") != self.model.feature_digest:
+            raise ModelError(f"{path}: made for another base model or prompt")
+        same = bundle.meta.get("phrases") == list(self.model.phrases)
+        self.learner.start_from(bundle.critic if same and bundle.critic else None, bundle.adapter)
 
     def _demonstrate(self) -> None:
         """Stores the teacher's episodes; their scenes are those of no other episode."""

@@ -22,21 +22,20 @@ from llmagent_interfaces.srv import SetTask
 from llmagent_ros.bundle import latest_bundle
 from llmagent_ros.contract import load_contract
 from llmagent_ros.errors import LlmAgentError
-from llmagent_ros.learning.rl.critic import build_critic
+from llmagent_ros.knowledge.start import StartConfig
 from llmagent_ros.nodes import process, qos
+from llmagent_ros.nodes.acting_adapter import ActingAdapter
 from llmagent_ros.nodes.base import ManagedNode
-from llmagent_ros.nodes.bundle_loader import BundleLoader
 from llmagent_ros.nodes.diagnostics import Diagnostics
 from llmagent_ros.nodes.driver import Driver
 from llmagent_ros.nodes.goals import Goal, GoalServer
 from llmagent_ros.nodes.parameters import parameters
 from llmagent_ros.nodes.policy_outputs import PolicyOutputs
-from llmagent_ros.nodes.retrieval import Retrieval
+from llmagent_ros.nodes.retrieval import Retrieval, Retrieved
 from llmagent_ros.nodes.wire import decisions
 from llmagent_ros.nodes.wire.stamps import to_seconds
 from llmagent_ros.nodes.work import ROUNDING, Work
 from llmagent_ros.perception.text import clean_instruction
-from llmagent_ros.policy.deployment import Deployment, read_deployment
 from llmagent_ros.policy.language_model import LanguageModel, LanguageModelConfig
 from llmagent_ros.policy.text_policy import TextPolicy
 from llmagent_ros.policy.trace import EpisodeTrace
@@ -60,7 +59,8 @@ class PolicyNodeConfig:
         bundle: folder of a bundle to start from; empty: the newest in OUT/bundles, if there is one.
         temperature: 1 chooses as it explores, 0 the most probable phrase; see `policy.text_policy.draw`. Below 1 no
             head of the critic disagrees.
-        lessons: how many retrieved lessons go into the prompt. skills: how many skills are asked for.
+        lessons: how many retrieved lessons go into the prompt. skills: how many skills are asked for, of any contract.
+        start: with which of them a new kind of task begins, see StartConfig.
         retrieve_timeout: s of wall time to wait for the knowledge node at the start of a task.
         stepwise: whether every scene bears the stamp of an outcome (simulation in lockstep).
         threads: of torch on the CPU. autostart: configure and activate at once.
@@ -77,7 +77,8 @@ class PolicyNodeConfig:
     bundle: str = ""
     temperature: Annotated[float, Field(ge=0, le=1)] = 1.0
     lessons: Annotated[int, Field(ge=0, le=5)] = 2
-    skills: Annotated[int, Field(ge=0, le=20)] = 3
+    skills: Annotated[int, Field(ge=0, le=20)] = 5
+    start: StartConfig = Field(default_factory=StartConfig)
     retrieve_timeout: Annotated[float, Field(gt=0)] = 1.0
     stepwise: bool = True
     threads: Annotated[int, Field(gt=0)] = 1
@@ -104,7 +105,7 @@ class PolicyNode(ManagedNode):
         self._scene: Scene | None = None
         self._thread: threading.Thread | None = None
         self._stop = threading.Event()  # of that thread
-        self._loader = BundleLoader(self, self._read_bundle)
+        self._adapter = ActingAdapter(self)
         self._make_topics()
         self.starts_itself = self._config.autostart
 
@@ -113,12 +114,13 @@ class PolicyNode(ManagedNode):
         self._diagnostics = Diagnostics(self)
         self.create_subscription(Scene, "scene", self._on_scene, qos.COMMAND)
         self.create_subscription(Outcome, "outcome", self._on_outcome, qos.OUTCOME)
-        self.create_subscription(Adapter, "adapter", self._on_adapter, qos.LATEST)
+        self.create_subscription(Adapter, "adapter", self._adapter.on_message, qos.LATEST)
         self.create_subscription(String, "set_task", self._on_set_task_topic, qos.COMMAND)
         self.create_service(SetTask, "set_task", self._on_set_task)
         self._driver = Driver(self, self._contract, self._on_driver)
         self._goals = GoalServer(self, refusal=self._refusal, start=self._begin, cancel=self._cancel)
-        self._retrieval = Retrieval(self, self._config.skills, self._contract.robot, self._config.retrieve_timeout)
+        c = self._config
+        self._retrieval = Retrieval(self, c.skills, self._contract.robot, c.start, c.retrieve_timeout)
         steady = Clock(clock_type=ClockType.STEADY_TIME)
         self.create_timer(WATCH_PERIOD, self._watch, clock=steady)
         self.create_timer(REPORT_PERIOD, self._report, clock=steady)
@@ -132,8 +134,7 @@ class PolicyNode(ManagedNode):
         model = LanguageModel(language, self._contract.phrases)
         self._policy = TextPolicy(model)
         start = Path(c.bundle) if c.bundle else latest_bundle(Path(c.out) / "bundles")
-        if start is not None:
-            self._swap(self._read_bundle(start))
+        self._adapter.begin(self._policy, start, chosen=bool(c.bundle))
         _warm_up(self._policy)
         facts = model.describe()
         self.get_logger().info(
@@ -165,7 +166,7 @@ class PolicyNode(ManagedNode):
 
     def close(self) -> None:
         super().close()
-        self._loader.close()
+        self._adapter.close()
 
     # --- tasks -----------------------------------------------------------------------------------------
 
@@ -193,21 +194,33 @@ class PolicyNode(ManagedNode):
         self._finish(self._work, "preempted")
         trace = EpisodeTrace(self._run, self._episodes, stepwise=self._config.stepwise)
         text, now = clean_instruction(instruction), self._now()
-        work = Work(
-            uuid.uuid4().hex, text, self._episodes, trace, self._config.stepwise, time_limit, begun=now, goal=goal
-        )
+        identity = uuid.uuid4().hex, text, self._contract.generalised(text), self._episodes
+        work = Work(*identity, trace, self._config.stepwise, time_limit, begun=now, goal=goal)
         self._episodes += 1
         with self._changed:
             self._work = work
-        self._retrieval.ask(work.instruction, lambda lessons: self._announce(work, lessons))
+        self._retrieval.ask(work.wording, lambda retrieved: self._announce(work, retrieved))
         return work.id
 
-    def _announce(self, work: Work, lessons: tuple[str, ...]) -> None:
+    def _announce(self, work: Work, retrieved: Retrieved) -> None:
         """The skills are here (or not in time): perception may build scenes for the task."""
         with self._changed:
             if self._work is work:
-                work.lessons = lessons[: self._config.lessons]
-                self._outputs.task(work.id, work.instruction, work.episode)
+                work.lessons = retrieved.lessons[: self._config.lessons]
+                work.skills, work.start = retrieved.skills, retrieved.start
+                self._outputs.task(work.id, work.instruction, work.episode, work.skills, work.start)
+
+    def _recognise(self, work: Work, scene: Scene, retrieved: Retrieved) -> None:
+        """No skill is like the instruction of a new kind of task; perhaps one is like what is seen."""
+        with self._changed:
+            if self._work is not work:
+                return
+            if retrieved.start.kind != "initial":
+                work.lessons = retrieved.lessons[: self._config.lessons]
+                work.skills, work.start = retrieved.skills, retrieved.start
+                self._outputs.task(work.id, work.instruction, work.episode, work.skills, work.start)
+            self._scene = self._scene or scene
+            self._changed.notify_all()
 
     def _cancel(self, goal: Goal) -> None:
         work = self._work
@@ -241,6 +254,12 @@ class PolicyNode(ManagedNode):
                 return
             jumped = work.is_of_another_time(message)
             closed = [] if jumped else work.take_scene(message)
+            unlike = work.start is not None and work.start.kind == "initial" and not work.seen
+            if closed is None and unlike and not self._adapter.knows(work.wording):
+                work.seen = True
+                scene = self._contract.generalised(message.text)
+                self._retrieval.ask(scene, lambda retrieved: self._recognise(work, message, retrieved))
+                return
             if closed is None:
                 self._scene = message
                 self._changed.notify_all()
@@ -302,18 +321,6 @@ class PolicyNode(ManagedNode):
         log_probability = math.log(max(probability, 1e-9))
         return replace(decision, action=phrase, log_probability=log_probability, source=Source.HUMAN), True
 
-    # --- adapters -----------------------------------------------------------------------------------------
-
-    def _on_adapter(self, message: Adapter) -> None:
-        if self._policy is not None:  # configure takes the newest that lies in OUT
-            self._loader.load(message.path, message.digest)
-
-    def _read_bundle(self, path: Path, digest: str = "") -> Deployment:
-        policy = self._policy
-        if policy is None:
-            raise LlmAgentError(f"node {self.get_name()}: not configured")
-        return read_deployment(path, policy.model, build_critic, digest)
-
     # --- the deciding thread --------------------------------------------------------------------------------
 
     def _decide_forever(self) -> None:
@@ -325,20 +332,12 @@ class PolicyNode(ManagedNode):
                     return
                 scene, work = self._scene, self._work
                 self._scene = None
-            incoming = self._loader.take()
             try:
-                if incoming is not None:
-                    self._swap(incoming)
                 if scene is not None and work is not None:
+                    self._adapter.prepare(work)
                     self._decide(scene, work)
             except LlmAgentError as error:
                 self.get_logger().error(f"no decision: {error}")
-
-    def _swap(self, new: Deployment) -> None:
-        assert self._policy is not None
-        self._policy.swap(
-            new.adapter, new.values, beta=new.beta, name=new.name, disagreement=new.disagreement
-        )
 
     def _decide(self, message: Scene, work: Work) -> None:
         assert self._policy is not None

@@ -9,12 +9,14 @@ from rclpy.node import Node
 
 from llmagent_interfaces.msg import Decision, Scene, Task, Transition
 from llmagent_ros.contract import RobotContract
+from llmagent_ros.knowledge.start import Start
 from llmagent_ros.nodes import qos
 from llmagent_ros.nodes.wire import decisions, sensors
+from llmagent_ros.nodes.wire.skills import start_to_message
 from llmagent_ros.nodes.wire.stamps import to_seconds
 from llmagent_ros.types import Decision as DecisionValue
+from llmagent_ros.types import RetrievedSkill, Velocity
 from llmagent_ros.types import Transition as TransitionValue
-from llmagent_ros.types import Velocity
 
 
 class PolicyOutputs:
@@ -28,9 +30,20 @@ class PolicyOutputs:
         self._transition = node.create_publisher(Transition, "transition", qos.TRANSITION)
         self._last: TwistStamped | None = None
 
-    def task(self, task_id: str, instruction: str, episode: int) -> None:
-        """Announces the instruction that is worked on; an empty id is none."""
-        self._task.publish(decisions.task_to_message(task_id, instruction, episode, self._now()))
+    def task(
+        self,
+        task_id: str,
+        instruction: str,
+        episode: int,
+        skills: Iterable[RetrievedSkill] = (),
+        start: Start | None = None,
+    ) -> None:
+        """Announces the instruction that is worked on, what was retrieved for it and what it begins with.
+
+        An empty id is none.
+        """
+        beginning = None if start is None else start_to_message(start)
+        self._task.publish(decisions.task_to_message(task_id, instruction, episode, self._now(), skills, beginning))
 
     def command(self, scene: Scene, action: str) -> None:
         """The phrase's command, with the stamp of the scene that it answers."""

@@ -25,6 +25,9 @@ COMMAND = _profile(10)
 DECISION = _profile(100, kept=True)
 """Decisions: a recorder that the policy found late must still see whose the first steps were."""
 
+VERDICT = _profile(100, kept=True)
+"""Verdicts of the guard: a recorder that is found late has them for the decisions that it still gets."""
+
 OUTCOME = _profile(100, kept=True)
 """Outcomes: a policy that the world found late must still learn that its episode has ended."""
 

@@ -6,12 +6,13 @@ import time
 from dataclasses import dataclass
 
 from llmagent_interfaces.msg import Outcome, Scene
+from llmagent_ros.knowledge.start import Start
 from llmagent_ros.nodes.goals import Goal
 from llmagent_ros.nodes.wire import decisions
 from llmagent_ros.nodes.wire.stamps import to_seconds
 from llmagent_ros.policy.trace import EpisodeTrace
 from llmagent_ros.types import Outcome as OutcomeValue
-from llmagent_ros.types import Transition
+from llmagent_ros.types import RetrievedSkill, Transition
 
 CLOCK_JUMP = 1.0  # s by which a scene may be older than the one before without being of another time
 
@@ -26,12 +27,16 @@ class Work:
         id, instruction, episode: as announced. stepwise: whether an outcome comes for every control period.
         time_limit: s of ROS time from the first scene on, 0: none. begun: ROS time, s.
         goal: who wants it; None: a topic or service. started: stamp of its first scene, s.
+        wording: what it asks for, whichever object it is about.
+        lessons, skills, start: what was retrieved for it, and with what it begins. seen: whether its first scene was
+            asked for, too.
         overdue: the scene at its time limit, while the outcome of that moment is missing.
         ended_at: wall time of its last outcome, s.
     """
 
     id: str
     instruction: str
+    wording: str
     episode: int
     trace: EpisodeTrace
     stepwise: bool
@@ -40,6 +45,9 @@ class Work:
     goal: Goal | None
     started: float | None = None
     lessons: tuple[str, ...] = ()
+    skills: tuple[RetrievedSkill, ...] = ()
+    start: Start | None = None
+    seen: bool = False
     overdue: Scene | None = None
     ended_at: float | None = None
 

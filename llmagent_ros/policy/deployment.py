@@ -29,13 +29,17 @@ class ActingCritic(Protocol):
 
 @dataclass(frozen=True)
 class Deployment:
-    """An adapter and action values that fit a model; the arguments of `TextPolicy.swap`."""
+    """An adapter and action values that fit a model; the arguments of `TextPolicy.swap`.
+
+    wording: the kind of task that it is for, empty where the bundle does not say.
+    """
 
     adapter: dict[str, Tensor] | None
     values: Values | None
     beta: float
     name: str
     disagreement: float = 0.0
+    wording: str = ""
 
 
 def read_deployment(
@@ -74,4 +78,5 @@ def read_deployment(
     if critic is not None and (critic.features, critic.actions) != (model.feature_size, len(model.phrases)):
         raise ModelError(f"{path}: its critic is for {critic.features} features and {critic.actions} phrases")
     values = critic.values if critic is not None else None
-    return Deployment(bundle.adapter, values, float(beta), path.name, float(disagreement))
+    wording = str(bundle.meta.get("wording", ""))
+    return Deployment(bundle.adapter, values, float(beta), path.name, float(disagreement), wording)

@@ -44,7 +44,7 @@ FIGURES = (
 def configuration(steps: int) -> dict[str, Any]:
     """What the results depend on besides the code."""
     config = runs.make_config(ENVIRONMENT, {"steps": steps}, "bench cartpole")
-    return {"goal": dataclasses.asdict(GOAL), "train": dataclasses.asdict(config)}
+    return {"goal": dataclasses.asdict(GOAL), "train": runs.settings(config)}
 
 
 def methods() -> list[str]:

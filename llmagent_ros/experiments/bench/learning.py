@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from llmagent_ros.durable import write_atomic
 from llmagent_ros.experiments import runs
 from llmagent_ros.experiments.bench import peers
 from llmagent_ros.experiments.bench.curves import is_over, point
@@ -16,7 +17,6 @@ from llmagent_ros.experiments.environments import EnvironmentSpec, make_environm
 from llmagent_ros.experiments.evaluation import Policy, evaluate, figures
 from llmagent_ros.experiments.training import TrainConfig, Trainer
 from llmagent_ros.perception.gymnasium_text import NumericObservations
-from llmagent_ros.recording.files import write_atomic
 
 Say = Callable[[str], None]
 CURVE = "curve.json"  # in a run's folder
@@ -43,27 +43,41 @@ class Goal:
 def our_curve(goal: Goal, config: TrainConfig, out: Path, say: Say, *, to_the_end: bool = False) -> dict[str, Any]:
     """Trains ours; ends where the goal was reached and followed, unless `to_the_end`.
 
-    A run that was interrupted goes on, with the evaluations that it has.
+    Returns:
+        curve: see `train_measured`. from_files: the figures of the last state once more, by a model that is built anew
+        from the files.
+    """
+    curve = train_measured(goal, config, out, say, to_the_end=to_the_end)
+    again, _ = runs.evaluate_run(out, goal.episodes)
+    return {"curve": curve, "from_files": again}
+
+
+def train_measured(
+    goal: Goal, config: TrainConfig, out: Path, say: Say, *, to_the_end: bool, from_the_start: bool = False
+) -> list[dict[str, Any]]:
+    """Trains with evaluations; a run that was interrupted goes on, with the evaluations that it has.
+
+    Args:
+        from_the_start: an evaluation comes before anything is learned as well.
 
     Returns:
-        curve: evaluations, each with `minutes` of training without evaluations. from_files: the figures of the last
-        state once more, by a model that is built anew from the files.
+        Evaluations, each with `minutes` of training without evaluations.
     """
     curve = _Curve(goal, say, out / CURVE)
     clock = _Clock(curve.points[-1]["minutes"] if curve.points else 0.0)
 
     def on_step(trainer: Trainer) -> None:
-        if trainer.env_steps % goal.every:
+        first = from_the_start and trainer.env_steps == 1  # as at step 0: nothing is learned before the warm-up
+        if trainer.env_steps % goal.every and not first:
             return
         with clock.paused():
             measured = figures(evaluate(goal.spec, trainer.log_probabilities, goal.episodes))
-        curve.add(trainer.env_steps, {**measured, "minutes": clock.minutes})
+        curve.add(0 if first else trainer.env_steps, {**measured, "minutes": clock.minutes})
         if curve.over and not to_the_end:
             trainer.stop()
 
     runs.train(config, out, on_step=on_step)
-    again, _ = runs.evaluate_run(out, goal.episodes)
-    return {"curve": curve.points, "from_files": again}
+    return curve.points
 
 
 def peer_curve(

@@ -18,7 +18,7 @@ from llmagent_ros.experiments.bench import peers
 from llmagent_ros.experiments.bench.curves import first_step
 from llmagent_ros.experiments.bench.learning import Goal, Say, our_curve, peer_curve
 from llmagent_ros.experiments.bench.results import OURS, Figure, Results, entries
-from llmagent_ros.experiments.environments import EnvironmentSpec, base_environments, make_environment
+from llmagent_ros.experiments.environments import BASE_ENVIRONMENTS, EnvironmentSpec, make_environment
 from llmagent_ros.experiments.exploration import explore
 from llmagent_ros.experiments.training import BUNDLES
 from llmagent_ros.policy.language_model import LanguageModel
@@ -60,8 +60,8 @@ def configuration(steps: int) -> dict[str, Any]:
     lander = runs.make_config(LANDER, {"steps": LANDER_STEPS}, "bench navigate")
     return {
         "goal": dataclasses.asdict(GOAL),
-        "train": dataclasses.asdict(config),
-        "lunarlander": dataclasses.asdict(lander),
+        "train": runs.settings(config),
+        "lunarlander": runs.settings(lander),
         "peers": {"steps": PEER_STEPS, "every": PEER_EVERY, "temperatures": PEER_TEMPERATURES},
     }
 
@@ -106,7 +106,7 @@ def _perplexities(out: Path) -> dict[str, list[float]]:
     env.close()
     model.load_adapter_state(load_bundle(newest).adapter or {})
     told: dict[str, list[float]] = {}
-    for name in base_environments():
+    for name in BASE_ENVIRONMENTS:
         steps = list(islice(explore(EnvironmentSpec(name), _UNSEEN_SHARD, _UNSEEN_STEPS), _UNSEEN_STEPS))
         told[name] = [
             perplexity(model.for_inference(adapter=adapted), model.tokenizer, model.form, steps)

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from llmagent_ros.durable import write_atomic
 from llmagent_ros.errors import ConfigError, StoreError
-from llmagent_ros.recording.files import write_atomic
 from llmagent_ros.recording.summary import versions
 
 _PEERS = ("gymnasium", "stable-baselines3", "sb3-contrib")

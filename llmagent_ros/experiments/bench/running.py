@@ -14,7 +14,7 @@ from typing import Any, Protocol
 from llmagent_ros.errors import UnknownNameError
 from llmagent_ros.experiments.bench.results import Figure, Results
 
-NAMES = ("cartpole", "navigate", "transfer", "speed")
+NAMES = ("cartpole", "navigate", "transfer", "speed", "knowledge", "continual")
 
 
 class Bench(Protocol):

@@ -5,7 +5,6 @@ The words for its actions, those of its instruction, and the robot.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
@@ -48,7 +47,7 @@ def words() -> dict[str, Any]:
 def configuration(steps: int) -> dict[str, Any]:
     """What the results depend on besides the code."""
     config = runs.make_config(ENVIRONMENT, {"steps": steps}, "bench transfer")
-    return {"train": dataclasses.asdict(config), "worlds": WORLDS, "words": words()}
+    return {"train": runs.settings(config), "worlds": WORLDS, "words": words()}
 
 
 def methods() -> list[str]:

@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from llmagent_ros.bundle import save_bundle
-from llmagent_ros.errors import DivergenceError
+from llmagent_ros.errors import ConfigError, DivergenceError, ModelError
 from llmagent_ros.learning.rl import checkpoint
 from llmagent_ros.learning.rl.config import LearnerConfig
 from llmagent_ros.learning.rl.critic import Critic
@@ -110,7 +110,47 @@ class Learner:
         self._good = (self.average.state(), dict(self._deployed))
         self.updates = 0
         self.actor_updates = 0
+        self._scaled = config.feature_floor is None  # whether the critic's scale of features is fixed
         self.lessons: tuple[str, ...] = ()  # such as the acting policy reads before a scene
+
+    def start_from(self, critic: Mapping[str, Tensor] | None, adapter: Mapping[str, Tensor] | None) -> None:
+        """Begins with what was learned before in place of nothing; None leaves that part as new.
+
+        The critic's scale of features stays, as its heads were learned with it. As always `warmup` transitions are
+        stored before the first update: there are data of the new task when the critic begins to change (Zhou et al.
+        2024).
+
+        Raises:
+            ConfigError: it has learned already. ModelError: the tensors do not fit; nothing was changed.
+        """
+        if self.updates:
+            raise ConfigError(f"learner: it has made {self.updates} updates; only a new one can start from others")
+        if adapter is not None:
+            before = self.model.adapter_state()
+            self.model.load_adapter_state(adapter)
+        if critic is not None:
+            try:
+                self.critic.load_state(critic)
+            except ModelError:
+                if adapter is not None:
+                    self.model.load_adapter_state(before)
+                raise
+            for copy in (self._target, self.average):
+                copy.load_state(critic)
+            self._scaled = True
+        self.deploy()
+
+    def go_back_to(self, critic: Mapping[str, Tensor], adapter: Mapping[str, Tensor]) -> None:
+        """Learns on from an earlier state of its own, with the data that it has; the optimisers begin anew.
+
+        Raises:
+            ModelError: the tensors do not fit.
+        """
+        self.average.load_state(critic)
+        self.model.load_adapter_state(adapter)
+        self._good = (self.average.state(), self.model.adapter_state())
+        self._deployed = dict(self._good[1])
+        self._go_back()
 
     # --- data -----------------------------------------------------------------------------------------
 
@@ -149,7 +189,7 @@ class Learner:
         Raises:
             DivergenceError: a loss or gradient is not finite or too large; critic and adapter are as last exported.
         """
-        if self.updates == 0 and self.config.feature_floor is not None:
+        if not self._scaled and self.config.feature_floor is not None:
             self._standardise(self.config.feature_floor)
         stats = self._update_critic()
         self.updates += 1
@@ -164,6 +204,7 @@ class Learner:
         features = self._features(first.scene_id)
         for critic in (self.critic, self._target, self.average):
             critic.standardise(features, floor)
+        self._scaled = True
 
     def _update_critic(self) -> dict[str, float]:
         c = self.config
@@ -334,6 +375,7 @@ class Learner:
         facts = {
             "updates": self.updates,
             "actor_updates": self.actor_updates,
+            "scaled": self._scaled,
             "lessons": self.lessons,
             "random": self._rng.bit_generator.state,
             "replay": self.replay.state(),
@@ -360,6 +402,7 @@ class Learner:
         for name, optimiser in (("critic", self._critic_optimiser), ("actor", self._actor_optimiser)):
             load_optimiser(part(tensors, f"{name}_optimiser"), optimiser)
         self.updates, self.actor_updates = facts["updates"], facts["actor_updates"]
+        self._scaled = bool(facts.get("scaled", self.updates > 0))
         self.lessons = tuple(facts.get("lessons", ()))
         self._rng.bit_generator.state = facts["random"]
         caller: dict[str, Any] = facts.get("caller", {})

@@ -3,23 +3,44 @@
 from __future__ import annotations
 
 import array
+from collections.abc import Iterable
 
 import numpy as np
 
+from llmagent_interfaces.msg import Beginning as BeginningMessage
 from llmagent_interfaces.msg import Decision as DecisionMessage
 from llmagent_interfaces.msg import Outcome as OutcomeMessage
+from llmagent_interfaces.msg import RetrievedSkill as RetrievedSkillMessage
 from llmagent_interfaces.msg import Scene as SceneMessage
+from llmagent_interfaces.msg import Skill as SkillMessage
 from llmagent_interfaces.msg import Task
 from llmagent_interfaces.msg import Transition as TransitionMessage
 from llmagent_ros.errors import ConfigError, UnknownNameError
 from llmagent_ros.nodes.wire.stamps import header, to_seconds
-from llmagent_ros.types import Decision, FloatArray, Outcome, Scene, Source, Transition
+from llmagent_ros.types import Decision, FloatArray, Outcome, RetrievedSkill, Scene, Source, Transition
 
 ADAPTER = "adapter"  # the entry of Transition.extra that names the adapter version that acted
 
 
-def task_to_message(task_id: str, instruction: str, episode: int, stamp: float) -> Task:
-    return Task(header=header(stamp), id=task_id, instruction=instruction, episode=episode)
+def task_to_message(
+    task_id: str,
+    instruction: str,
+    episode: int,
+    stamp: float,
+    skills: Iterable[RetrievedSkill] = (),
+    beginning: BeginningMessage | None = None,
+) -> Task:
+    """stamp: when it was set, s. skills: what was retrieved for it. beginning: see `wire.skills.start_to_message`."""
+    found = [RetrievedSkillMessage(id=s.id, description=s.description, similarity=float(s.similarity)) for s in skills]
+    task = Task(header=header(stamp), id=task_id, instruction=instruction, episode=episode, skills=found)
+    if beginning is not None:
+        task.beginning = beginning
+    return task
+
+
+def retrieved_from_messages(found: Iterable[SkillMessage | RetrievedSkillMessage]) -> tuple[RetrievedSkill, ...]:
+    """What was retrieved, in its order; of a whole skill what names it."""
+    return tuple(RetrievedSkill(skill.id, skill.description, skill.similarity) for skill in found)
 
 
 def scene_to_message(scene: Scene, task: Task, frame: str) -> SceneMessage:

@@ -1,0 +1,306 @@
+"""What is learned of one kind of task: its replay, its learner, its bundles, and how its skill stands.
+
+    FOLDER/replay.sqlite    every transition of these tasks
+    FOLDER/learner/         the learner, to go on with
+    FOLDER/bundles/         adapter and critic, the newest few and the deployed one
+    FOLDER/skill.json       `Standing`
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass as plain_dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+from pydantic import ConfigDict, Field
+from pydantic.dataclasses import dataclass
+from torch import Tensor
+
+from llmagent_ros.bundle import Bundle, latest_bundle, load_bundle, next_bundle, prune_bundles
+from llmagent_ros.durable import write_atomic
+from llmagent_ros.errors import ModelError
+from llmagent_ros.learning.gate import Gate, GateConfig, Record, Ruling
+from llmagent_ros.learning.lessons import distil_lessons
+from llmagent_ros.learning.rl import checkpoint
+from llmagent_ros.learning.rl.config import LearnerConfig
+from llmagent_ros.learning.rl.learner import AdaptedModel, Learner, SceneMirror
+from llmagent_ros.learning.rl.replay import Replay
+from llmagent_ros.types import Lesson, RealArray, Transition
+
+_LESSONS_FROM = 2000  # transitions at most
+_TASKS = 8  # instructions that a skill names
+STANDING = "skill.json"
+
+Judge = Callable[[Bundle, Sequence[str]], tuple[RealArray, RealArray]]
+"""log pi and values, (scenes, phrases), of the policy of a bundle; it may leave its adapter in the model."""
+
+
+@dataclass(config=ConfigDict(extra="forbid"), frozen=True)
+class TrackConfig:
+    """How often what is done.
+
+    Attributes:
+        publish_every: critic updates between two bundles. keep: bundles that stay on disk.
+        skill_every: episodes between two looks at whether the skill may be replaced; 0: never.
+    """
+
+    rl: LearnerConfig = Field(default_factory=LearnerConfig)
+    gate: GateConfig = Field(default_factory=GateConfig)
+    publish_every: Annotated[int, Field(gt=0)] = 100
+    keep: Annotated[int, Field(ge=2)] = 5
+    skill_every: Annotated[int, Field(ge=0)] = 10
+
+
+@plain_dataclass(frozen=True)
+class Beginning:
+    """What a new track begins with. parents: ids of skills. skill_id: the one that goes on, empty for a new one.
+
+    record: its outcomes so far, where one goes on. why: in words.
+    """
+
+    critic: Mapping[str, Tensor] | None = None
+    adapter: Mapping[str, Tensor] | None = None
+    parents: tuple[str, ...] = ()
+    skill_id: str = ""
+    record: Record | None = None
+    why: str = ""
+
+
+@plain_dataclass
+class Standing:
+    """How the skill of a track stands; on disk whenever it changes.
+
+    Attributes:
+        deployed: name of the bundle that the skill has, empty for none. record: its outcomes when it was accepted.
+        decided, looked: episodes when it was last decided, and last looked at. succeeded: of the former, successes.
+        told: transitions that lessons were made of. lessons: those of the last offer.
+        parents, skill_id: see `Beginning`.
+    """
+
+    wording: str
+    skill_id: str = ""
+    parents: list[str] = dataclasses.field(default_factory=list)
+    deployed: str = ""
+    record: list[int] = dataclasses.field(default_factory=lambda: [0, 0])
+    decided: int = 0
+    succeeded: int = 0
+    looked: int = 0
+    told: int = 0
+    lessons: list[str] = dataclasses.field(default_factory=list)
+
+    @classmethod
+    def read(cls, folder: Path) -> Standing | None:
+        """Of the track of a folder; None where there is none yet."""
+        path = folder / STANDING
+        return cls(**json.loads(path.read_text(encoding="utf-8"))) if path.exists() else None
+
+    def write(self, folder: Path) -> None:
+        write_atomic(folder / STANDING, (json.dumps(dataclasses.asdict(self), indent=2) + "\n").encode())
+
+    def confirm(self, offer: Offer, skill_id: str) -> None:
+        """The offer is in the store under this id; an empty one: the skill that it was for is not there any more."""
+        self.skill_id = skill_id
+        if skill_id:
+            self.deployed = offer.bundle.name
+            self.record = [offer.record.successes, offer.record.attempts]
+
+
+@plain_dataclass(frozen=True)
+class Offer:
+    """A version of the skill that may be stored. bundle: its folder. record: its outcomes. why: what decided it."""
+
+    skill_id: str
+    description: str
+    instructions: tuple[str, ...]
+    parents: tuple[str, ...]
+    bundle: Path
+    record: Record
+    lessons: tuple[Lesson, ...]
+    ruling: Ruling
+
+
+class Track:
+    """See the module. Not thread-safe. At most one is open on a model: its adapter is the track's while it is.
+
+    Args:
+        wording: the kind of task, in words. first: the adapter that a track without a beginning begins with.
+        beginning: of a new track; one that has been learned on goes on from where it was saved.
+
+    Raises:
+        StoreError: the replay is open elsewhere or damaged. ModelError: the beginning does not fit the model.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        wording: str,
+        phrases: Sequence[str],
+        model: AdaptedModel,
+        config: TrackConfig,
+        *,
+        seed: int = 0,
+        mirror: SceneMirror | None = None,
+        first: Mapping[str, Tensor] | None = None,
+        beginning: Beginning | None = None,
+        judge: Judge | None = None,
+    ) -> None:
+        self.folder, self.wording, self.config = folder, wording, config
+        self._model, self._gate, self._judge = model, Gate(config.gate), judge
+        self.replay = Replay(folder / "replay.sqlite", phrases)
+        try:
+            if first is not None:
+                model.load_adapter_state(first)
+            self.learner = Learner(config.rl, self.replay, model, seed, mirror)
+            self.standing = self._begin(beginning or Beginning())
+        except BaseException:
+            self.replay.close()
+            raise
+        self._exported_at, self.version = self._newest()
+        self._offered = ""  # bundle that whoever stores it may still have to read
+
+    # --- data -------------------------------------------------------------------------------------------
+
+    def observe(self, transitions: Sequence[Transition]) -> int:
+        """Stores transitions durably; returns how many were new."""
+        return self.learner.observe(transitions)
+
+    @property
+    def backlog(self) -> int:
+        return self.learner.backlog
+
+    def learn(self, most: int) -> dict[str, float]:
+        """At most so many updates, if any are due; their figures, empty where there was nothing to do.
+
+        Raises:
+            DivergenceError: see `Learner.update`.
+        """
+        if self.learner.prepare():
+            return {}
+        stats: dict[str, float] = {}
+        for _ in range(min(self.learner.backlog, most)):
+            stats |= self.learner.update()
+        return stats
+
+    # --- bundles ----------------------------------------------------------------------------------------
+
+    @property
+    def bundles(self) -> Path:
+        return self.folder / "bundles"
+
+    @property
+    def due(self) -> bool:
+        """Whether it is time for a bundle."""
+        return self.learner.updates - self._exported_at >= self.config.publish_every
+
+    def export(self, meta: Mapping[str, Any]) -> tuple[Path, str]:
+        """Writes a bundle; returns its folder and digest."""
+        folder = next_bundle(self.bundles)
+        digest = self.learner.export(folder, {**meta, "wording": self.wording})
+        self._exported_at, self.version = self.learner.updates, folder.name
+        prune_bundles(self.bundles, self.config.keep, {folder.name, self.standing.deployed, self._offered} - {""})
+        return folder, digest
+
+    # --- the skill --------------------------------------------------------------------------------------
+
+    def look(self) -> Offer | Ruling | None:
+        """Whether the skill may be replaced by what was learned since, once in `skill_every` episodes.
+
+        Returns:
+            An offer, which the caller stores and confirms; a ruling that says why not; or None when it is
+            not time. After "take back" the learner has gone back to the deployed version.
+        """
+        episodes, successes = self.replay.endings()
+        every = self.config.skill_every
+        if not every or not self.version or episodes < self.standing.looked + every:
+            return None
+        self.standing.looked = episodes
+        since = Record(successes - self.standing.succeeded, episodes - self.standing.decided)
+        ruling = self._rule(since)
+        if ruling.says in ("accept", "reject", "take back"):
+            self.standing.decided, self.standing.succeeded = episodes, successes
+        if ruling.says == "take back":
+            deployed = load_bundle(self.bundles / self.standing.deployed)
+            self.learner.go_back_to(deployed.critic, deployed.adapter or {})
+        answer = self._offer(since, ruling) if ruling.says == "accept" else ruling
+        self.standing.write(self.folder)
+        return answer
+
+    def confirm(self, offer: Offer, skill_id: str) -> None:
+        """See `Standing.confirm`."""
+        self.standing.confirm(offer, skill_id)
+        self.standing.write(self.folder)
+
+    def save(self) -> None:
+        """Everything that is needed to go on exactly here."""
+        self.learner.save(self.folder / "learner")
+
+    def close(self) -> None:
+        self.replay.close()
+
+    # --- inside -----------------------------------------------------------------------------------------
+
+    def _begin(self, beginning: Beginning) -> Standing:
+        saved = self.folder / "learner"
+        standing = Standing.read(self.folder)
+        if standing is None:
+            standing = Standing(self.wording, beginning.skill_id, list(beginning.parents))
+            if beginning.record is not None:
+                standing.record = [beginning.record.successes, beginning.record.attempts]
+        if checkpoint.exists(saved):
+            self.learner.load(saved)
+        elif beginning.critic or beginning.adapter:
+            self.learner.start_from(beginning.critic, beginning.adapter)
+        return standing
+
+    def _newest(self) -> tuple[int, str]:
+        """The newest bundle acts; after a death it may know more than the checkpoint, and nothing older may follow."""
+        newest = latest_bundle(self.bundles)
+        return (0, "") if newest is None else (int(load_bundle(newest).meta.get("updates", 0)), newest.name)
+
+    def _rule(self, since: Record) -> Ruling:
+        if not self.standing.deployed or self._judge is None:
+            return Ruling("accept", "the first version of this skill", {"candidate": str(since)})
+        record = Record(*self.standing.record)
+        drop = self._gate.on_drop(record, since)
+        if drop.says == "take back":
+            return drop
+        on_scenes = self._on_scenes(self._judge)
+        if on_scenes.says == "reject":
+            return Ruling("wait", on_scenes.why, on_scenes.data)  # perhaps what is learned next is better
+        on_outcomes = self._gate.on_outcomes(record, since)
+        return Ruling(on_outcomes.says, f"{on_scenes.why}; {on_outcomes.why}", on_scenes.data | on_outcomes.data)
+
+    def _on_scenes(self, judge: Judge) -> Ruling:
+        scenes = list(dict.fromkeys(t.scene for t in self.replay.recent(self.config.gate.scenes)))
+        learning = self._model.adapter_state()
+        try:
+            old, new = (
+                judge(load_bundle(self.bundles / name), scenes) for name in (self.standing.deployed, self.version)
+            )
+        except ModelError as error:
+            return Ruling("reject", f"cannot be compared: {error}")
+        finally:
+            self._model.load_adapter_state(learning)
+        return self._gate.on_scenes(np.asarray(old[0]), np.asarray(new[0]), np.asarray(old[1]), np.asarray(new[1]))
+
+    def _offer(self, record: Record, ruling: Ruling) -> Offer:
+        new = min(len(self.replay) - self.standing.told, _LESSONS_FROM)  # what was told is not told again
+        lessons = tuple(distil_lessons(self.replay.recent(max(new, 1)), known=self.standing.lessons))
+        held = [lesson.text for lesson in lessons if lesson.support > lesson.against]
+        self.standing.told, self.standing.lessons = len(self.replay), held
+        self.learner.lessons = tuple(held)  # the policy will read them
+        self._offered = self.version
+        return Offer(
+            self.standing.skill_id,
+            self.wording,
+            tuple(self.replay.tasks(_TASKS)),
+            tuple(self.standing.parents),
+            self.bundles / self.version,
+            record,
+            lessons,
+            ruling,
+        )
