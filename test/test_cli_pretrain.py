@@ -59,8 +59,9 @@ def test_ctrl_c_while_it_logs(tmp_path: Path) -> None:
     """To the whole process group, as a terminal sends it."""
     words = [sys.executable, "-m", "llmagent_ros.cli.main", "pretrain", str(tmp_path / "out"), "--log-steps", "20000"]
     process = subprocess.Popen(
-        words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True, bufsize=1
-    )
+        words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True, bufsize=1,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background jobs ignore it
+    )  # fmt: skip
     assert process.stdout is not None
     try:
         said = process.stdout.readline()  # that it begins
