@@ -224,12 +224,39 @@ def test_a_new_track_begins_with_what_it_is_given(tracks: Tracks) -> None:
     assert offer.parents == ("p1", "p2")
 
 
-def test_a_skill_that_goes_on_is_updated_and_not_stored_anew(tracks: Tracks) -> None:
-    track = tracks.open(beginning=Beginning(skill_id="old", record=Record(9, 10)))
-    (offer, *_) = offers(tracks.live(track, "+" * 5))
-    assert offer.skill_id == "old"
+def test_a_skill_that_goes_on_is_only_replaced_by_what_is_not_worse(tracks: Tracks) -> None:
+    teacher = tracks.open("one")
+    tracks.live(teacher, "+" * 6)
+    teacher.export({})
+    bundle = load_bundle(teacher.bundles / teacher.version)
+    teacher.close()
+    beginning = Beginning(bundle.critic, bundle.adapter, skill_id="old", record=Record(18, 20))
+    track = tracks.open("other", beginning=beginning)
+    stored = load_bundle(track.bundles / track.standing.deployed)
+    assert all(torch.equal(t, stored.critic[n]) for n, t in bundle.critic.items())
+    assert [each.says for each in tracks.live(track, "-----") if isinstance(each, Ruling)] == ["take back"]
+    assert all(torch.equal(t, track.learner.average.state()[n]) for n, t in bundle.critic.items())
+    (offer,) = offers(tracks.live(track, "+" * 10))
+    assert offer.skill_id == "old" and "18 of 20" in offer.ruling.why
     track.confirm(offer, "")
-    assert track.standing.skill_id == ""
+    assert (track.standing.skill_id, track.standing.deployed) == ("", "")
+    (again,) = offers(tracks.live(track, "-" * 5))
+    assert again.skill_id == "" and again.ruling.why == "the first version of this skill"
+
+
+def test_outcomes_decide_where_the_deployed_version_is_not_at_hand(tracks: Tracks) -> None:
+    track = tracks.open(beginning=Beginning(skill_id="old", record=Record(18, 20)))
+    assert not offers(tracks.live(track, "-" * 10))
+    assert offers(tracks.live(track, "+" * 10))[0].skill_id == "old"
+
+
+def test_a_damaged_standing_is_named_and_the_replay_not_held(tracks: Tracks) -> None:
+    tracks.open().close()
+    (tracks.folder / "go" / "skill.json").write_text('{"wording": 3, "x": 1}')
+    with pytest.raises(StoreError, match=r"skill.json: cannot be read"):
+        tracks.open()
+    (tracks.folder / "go" / "skill.json").unlink()
+    tracks.open()
 
 
 def test_a_beginning_that_does_not_fit_leaves_the_replay_closed(tracks: Tracks) -> None:

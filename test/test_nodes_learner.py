@@ -18,9 +18,10 @@ from ros_support import Domain
 from llmagent_interfaces.msg import Adapter, Task, Transition
 from llmagent_interfaces.msg import Beginning as BeginningMessage
 from llmagent_interfaces.srv import StoreSkill
-from llmagent_ros.bundle import bundle_digest, load_bundle
+from llmagent_ros.bundle import bundle_digest, load_bundle, save_bundle
 from llmagent_ros.contract import load_contract
 from llmagent_ros.errors import ModelError
+from llmagent_ros.learning.rl.critic import Critic, CriticConfig
 from llmagent_ros.learning.rl.learner import Learner
 from llmagent_ros.learning.rl.replay import Replay
 from llmagent_ros.learning.track import Beginning, Standing
@@ -270,6 +271,25 @@ def test_a_beginning_that_cannot_be_read_is_nothing(out: Path, life: Any, what: 
     node._on_task(task)
     node._follow()
     assert node._track.wording == "leave the object" and node._track.standing.parents == [] and not node._problem
+
+
+def test_a_skill_whose_critic_has_another_shape_is_no_beginning_and_no_end(out: Path, life: Any) -> None:
+    node = life()
+    take(node, range(8))
+    learn(node, 1)
+    kept = load_bundle(out / "bundles" / "v000000")
+    critic = Critic(node._learner.model.feature_size, len(PHRASES), CriticConfig(heads=2, width=8)).state()
+    other = out / "other"
+    digest = save_bundle(
+        other, adapter=kept.adapter, adapter_config=kept.adapter_config, critic=critic, meta=kept.meta
+    )
+    task = Task(id="t", instruction="leave the red ball")
+    task.beginning = BeginningMessage(kind="near", ids=["p"], weights=[1.0], paths=[str(other)], digests=[digest])
+    node._on_task(task)
+    node._follow()
+    assert node._track.wording == "leave the object" and node._track.standing.parents == []
+    take(node, range(8, 12), task="leave the red ball")
+    assert len(node._track.replay) == 4
 
 
 def test_an_answer_for_a_kind_that_was_left_is_not_lost(out: Path, life: Any) -> None:

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from llmagent_ros.bundle import Bundle, latest_bundle, load_bundle, next_bundle, prune_bundles
 from llmagent_ros.durable import write_atomic
-from llmagent_ros.errors import ModelError
+from llmagent_ros.errors import ModelError, StoreError
 from llmagent_ros.learning.gate import Gate, GateConfig, Record, Ruling
 from llmagent_ros.learning.lessons import distil_lessons
 from llmagent_ros.learning.rl import checkpoint
@@ -94,9 +94,16 @@ class Standing:
 
     @classmethod
     def read(cls, folder: Path) -> Standing | None:
-        """Of the track of a folder; None where there is none yet."""
+        """Of the track of a folder; None where there is none yet.
+
+        Raises:
+            StoreError: the file is damaged.
+        """
         path = folder / STANDING
-        return cls(**json.loads(path.read_text(encoding="utf-8"))) if path.exists() else None
+        try:
+            return cls(**json.loads(path.read_text(encoding="utf-8"))) if path.exists() else None
+        except (OSError, ValueError, TypeError) as error:
+            raise StoreError(f"{path}: cannot be read: {error!r}") from error
 
     def write(self, folder: Path) -> None:
         write_atomic(folder / STANDING, (json.dumps(dataclasses.asdict(self), indent=2) + "\n").encode())
@@ -104,9 +111,8 @@ class Standing:
     def confirm(self, offer: Offer, skill_id: str) -> None:
         """The offer is in the store under this id; an empty one: the skill that it was for is not there any more."""
         self.skill_id = skill_id
-        if skill_id:
-            self.deployed = offer.bundle.name
-            self.record = [offer.record.successes, offer.record.attempts]
+        self.deployed = offer.bundle.name if skill_id else ""
+        self.record = [offer.record.successes, offer.record.attempts] if skill_id else [0, 0]
 
 
 @plain_dataclass(frozen=True)
@@ -155,12 +161,12 @@ class Track:
             if first is not None:
                 model.load_adapter_state(first)
             self.learner = Learner(config.rl, self.replay, model, seed, mirror)
+            self._offered = ""  # bundle that whoever stores it may still have to read
             self.standing = self._begin(beginning or Beginning())
+            self._exported_at, self.version = self._newest()
         except BaseException:
             self.replay.close()
             raise
-        self._exported_at, self.version = self._newest()
-        self._offered = ""  # bundle that whoever stores it may still have to read
 
     # --- data -------------------------------------------------------------------------------------------
 
@@ -254,6 +260,11 @@ class Track:
             self.learner.load(saved)
         elif beginning.critic or beginning.adapter:
             self.learner.start_from(beginning.critic, beginning.adapter)
+            if beginning.skill_id:  # what the store has is what a newer version is compared with
+                folder = next_bundle(self.bundles)
+                self.learner.export(folder, {"wording": self.wording})
+                standing.deployed = folder.name
+                standing.write(self.folder)
         return standing
 
     def _newest(self) -> tuple[int, str]:
@@ -262,16 +273,18 @@ class Track:
         return (0, "") if newest is None else (int(load_bundle(newest).meta.get("updates", 0)), newest.name)
 
     def _rule(self, since: Record) -> Ruling:
-        if not self.standing.deployed or self._judge is None:
-            return Ruling("accept", "the first version of this skill", {"candidate": str(since)})
         record = Record(*self.standing.record)
+        if not self.standing.deployed and not record.attempts:
+            return Ruling("accept", "the first version of this skill", {"candidate": str(since)})
+        on_outcomes = self._gate.on_outcomes(record, since)
+        if not self.standing.deployed or self._judge is None:  # nothing to compare with on scenes
+            return on_outcomes
         drop = self._gate.on_drop(record, since)
         if drop.says == "take back":
             return drop
         on_scenes = self._on_scenes(self._judge)
         if on_scenes.says == "reject":
             return Ruling("wait", on_scenes.why, on_scenes.data)  # perhaps what is learned next is better
-        on_outcomes = self._gate.on_outcomes(record, since)
         return Ruling(on_outcomes.says, f"{on_scenes.why}; {on_outcomes.why}", on_scenes.data | on_outcomes.data)
 
     def _on_scenes(self, judge: Judge) -> Ruling:

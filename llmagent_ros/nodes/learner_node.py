@@ -145,6 +145,7 @@ class LearnerNode(ManagedNode):
             raise LlmAgentError(f"{self.get_name()}: still busy with an update; ask again")
         if self._track is not None and self._failure is None:
             self._drain()
+            self._take_answers()  # or a skill that was stored would be stored anew
             self._save()
         self._thread = None
 
@@ -265,7 +266,14 @@ class LearnerNode(ManagedNode):
         else:
             self._track.save()
             self._track.close()
-        track = self._track = self._open(wording, beginning)
+        try:
+            track = self._track = self._open(wording, beginning)
+        except ModelError as error:
+            if not (beginning.critic or beginning.adapter):
+                raise
+            self.get_logger().warning(f"{wording!r} begins with nothing: {error}")
+            beginning = Beginning()
+            track = self._track = self._open(wording, beginning)
         self._stats = {}
         if beginning.why:
             self.get_logger().info(f"{wording!r}: {beginning.why}")
