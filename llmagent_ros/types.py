@@ -213,6 +213,34 @@ class Velocity:
     angular: float = 0.0
 
 
+@dataclass(frozen=True)
+class JointState:
+    """Joint positions as measured.
+
+    Attributes:
+        stamp: acquisition time, s.
+        positions: by joint name, rad (prismatic: m).
+    """
+
+    stamp: float
+    positions: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class JointTarget:
+    """A command to an arm: joint positions to be reached and held.
+
+    Attributes:
+        joints: names. positions: rad (prismatic: m), in their order; without any, no joint is commanded.
+        duration: s until they are to be reached.
+    """
+
+    joints: tuple[str, ...] = ()
+    positions: tuple[float, ...] = ()
+    duration: float = 0.0
+
+
+Command = Velocity | JointTarget
 VerdictSource = Literal["policy", "teleop", "stop"]
 
 
@@ -221,24 +249,30 @@ class Verdict:
     """What the guard makes of a command.
 
     Attributes:
-        velocity: within the contract's limits, always finite.
-        source: whose command it follows; "stop" when it is a zero of the guard's own.
+        command: within the contract's limits, always finite.
+        source: whose command it follows; "stop" when the guard stops the robot on its own.
         reason: why the guard stopped, None when it did not.
-        limited: which of "speed", "acceleration" changed the command.
+        limited: which limits ("speed", "acceleration", of a joint "position", "step" too) changed the command.
         stamp: of the policy command that this is the one answer to, else the time of the decision, s.
-        asked: the command that it follows; of a stop the one that it answers, zero if it answers none.
+        asked: the command that it follows; of a stop the one that it answers, zero (of no joint) if it answers none.
     """
 
-    velocity: Velocity
+    command: Command
     source: VerdictSource
     reason: str | None
     limited: tuple[str, ...]
     stamp: float
-    asked: Velocity = field(default_factory=Velocity)
+    asked: Command = field(default_factory=Velocity)
+
+    @property
+    def velocity(self) -> Velocity:
+        """The command to a base that drives."""
+        assert isinstance(self.command, Velocity), "an arm has joint targets"
+        return self.command
 
     @property
     def word(self) -> str:
-        """passed: what was asked for; limited: something else; stopped: a zero of the guard's own."""
+        """passed: what was asked for; limited: something else; stopped: the guard stops the robot on its own."""
         if self.reason is not None:
             return "stopped"
         return "limited" if self.limited else "passed"

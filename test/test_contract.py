@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 from hypothesis import example, given
@@ -15,14 +17,17 @@ from hypothesis import strategies as st
 from llmagent_ros import config
 from llmagent_ros.contract import (
     SCENE_PARTS,
-    RobotContract,
+    MobileContract,
     contract_path,
     in_sector,
     load_contract,
+    load_mobile_contract,
     wrap_angle,
 )
 from llmagent_ros.errors import ConfigError, UnknownNameError
-from llmagent_ros.simulation.task import load_task
+from llmagent_ros.simulation.arm.table import load_table
+from llmagent_ros.simulation.arm.task import load_arm_task
+from llmagent_ros.simulation.task import load_task, shipped_tasks
 from llmagent_ros.simulation.world import load_world
 from llmagent_ros.types import Velocity
 
@@ -44,25 +49,50 @@ def test_every_shipped_contract_loads(name: str) -> None:
     contract = load_contract(name)
     assert contract.robot == name
     assert len(contract.phrases) >= 2
+
+
+BASES = [name for name in shipped("config/robots") if isinstance(load_contract(name), MobileContract)]
+
+
+@pytest.mark.parametrize("name", BASES)
+def test_phrases_of_every_shipped_base_are_within_its_limits(name: str) -> None:
+    contract = load_mobile_contract(name)
     for phrase in contract.phrases:
         command = contract.command(phrase)
         assert abs(command.linear) <= contract.limits.linear
         assert abs(command.angular) <= contract.limits.angular
 
 
-@pytest.mark.parametrize("name", shipped("config/robots"))
+@pytest.mark.parametrize("name", BASES)
 def test_shipped_sectors_cover_every_bearing_once(name: str) -> None:
-    sectors = load_contract(name).scene.sectors
+    sectors = load_mobile_contract(name).scene.sectors
     for bearing in range(-179, 181):
         assert sum(in_sector(bearing, sector) for sector in sectors.values()) == 1, bearing
 
 
-@pytest.mark.parametrize("name", shipped("config/tasks"))
+@pytest.mark.parametrize("name", shipped_tasks(arm=False))
 def test_every_shipped_task_and_its_world_load(name: str) -> None:
     task = load_task(name)
     assert task.task == name
     assert all("{object}" in wording for wording in task.instructions)
     assert load_world(task.world).world
+
+
+@pytest.mark.parametrize("name", shipped_tasks(arm=True))
+def test_every_shipped_task_of_an_arm_and_its_table_load(name: str) -> None:
+    task = load_arm_task(name)
+    assert task.task == name
+    assert all("{object}" in wording for wording in task.instructions)
+    assert load_table(task.table).table == task.table
+
+
+def test_a_task_of_another_kind_of_robot_names_those_of_this_one() -> None:
+    with pytest.raises(ConfigError, match=r"task reach: of an arm; valid for a base: explore, .*navigate"):
+        load_task("reach")
+    with pytest.raises(ConfigError, match="task navigate: of a base that drives; valid for an arm: push, reach"):
+        load_arm_task("navigate")
+    with pytest.raises(ConfigError, match="robot sim_arm is an arm; valid here: a base that drives"):
+        load_mobile_contract("sim_arm")
 
 
 @pytest.mark.parametrize("name", shipped("sim/worlds"))
@@ -77,7 +107,7 @@ def test_unknown_name_lists_what_ships(load: Any) -> None:
 
 
 def test_phrases_are_in_file_order(plain: dict[str, Any]) -> None:
-    contract = config.build(RobotContract, plain, "x")
+    contract = config.build(MobileContract, plain, "x")
     assert list(contract.phrases) == list(plain["actions"])
     assert contract.command("forward") == Velocity(0.5, 0.0)
 
@@ -122,6 +152,21 @@ _WRONG: list[tuple[str, Any, str]] = [
     ("sensors", {"odom": {"topic": "/odom/"}}, "sensors.odom.topic"),
     ("sensors", {"scan": {"topic": "/odom"}}, "scan.topic and odom.topic are both"),
     ("sensors", {"camera": {"info_topic": "camera/image_raw"}}, "camera.topic and camera.info_topic are both"),
+    ("sensors", {"scan": {"rate": 0}}, "sensors.scan.rate"),
+    ("sensors", {"scan": {"rate": 1.0, "timeout": 0.5}}, "rate: 1 Hz are fewer than one reading in the timeout of 0.5"),
+    ("sensors", {"scan": {"qos": {"reliability": "often"}}}, "'best_effort' or 'reliable'"),
+    ("sensors", {"scan": {"qos": {"depth": 0}}}, "sensors.scan.qos.depth"),
+    ("sensors", {"scan": {"qos": {"deadline": 1}}}, "'sensors.scan.qos.deadline'; valid: depth, reliability"),
+    ("command", {"type": "JointTrajectory"}, "command.type: Input should be 'TwistStamped' or 'Twist'"),
+    ("command", {"topic": "cmd vel"}, "command.topic"),
+    ("command", {"typ": "Twist"}, "unknown key 'command.typ'; valid: qos, topic, type"),
+    ("frames", {"base": "/base_link"}, "frames.base"),
+    ("reward", {"outcome": "x"}, "unknown key 'reward.outcome'; valid: outcome_topic"),
+    ("footprint", [[0.1, 0.1], [-0.1, 0.1]], "footprint"),
+    ("footprint", [[0, 0], [0.1, 0.1], [0.05, 0.05]], "footprint: the corners enclose no area"),
+    ("footprint", [[0.1, 0.1], [-0.1, -0.1], [-0.1, 0.15], [0.1, -0.1]], "footprint: edges 1 and 3 cross"),
+    ("footprint", [[0.2, 0.1], [-0.1, 0.1], [-0.1, -0.1]], "does not hold corner 1 of footprint, which is 0.224 m"),
+    ("simulation", {"field_of_view": 400}, "simulation.field_of_view"),
 ]
 
 
@@ -129,7 +174,7 @@ _WRONG: list[tuple[str, Any, str]] = [
 def test_wrong_value_is_refused_by_name(plain: dict[str, Any], key: str, value: Any, named: str) -> None:
     changed = copy.deepcopy(plain) | {key: value}
     with pytest.raises(ConfigError) as caught:
-        config.build(RobotContract, changed, "robot.yaml")
+        config.build(MobileContract, changed, "robot.yaml")
     assert named in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -138,14 +183,14 @@ def test_wrong_value_is_refused_by_name(plain: dict[str, Any], key: str, value: 
 def test_topics_that_ros_takes(plain: dict[str, Any], topic: str) -> None:
     changed = copy.deepcopy(plain)
     changed["sensors"]["scan"]["topic"] = topic
-    assert config.build(RobotContract, changed, "robot.yaml").sensors.scan.topic == topic
+    assert config.build(MobileContract, changed, "robot.yaml").sensors.scan.topic == topic
 
 
 def test_a_missing_key_does_not_show_the_whole_file(plain: dict[str, Any]) -> None:
     changed = copy.deepcopy(plain)
     del changed["limits"]
     with pytest.raises(ConfigError) as caught:
-        config.build(RobotContract, changed, "robot.yaml")
+        config.build(MobileContract, changed, "robot.yaml")
     assert str(caught.value) == "robot.yaml: limits: needed, and not given"
 
 
@@ -153,7 +198,7 @@ def test_wrong_part_lists_the_valid_ones(plain: dict[str, Any]) -> None:
     changed = copy.deepcopy(plain)
     changed["scene"]["parts"] = ["smell"]
     with pytest.raises(ConfigError) as caught:
-        config.build(RobotContract, changed, "robot.yaml")
+        config.build(MobileContract, changed, "robot.yaml")
     assert all(part in str(caught.value) for part in (*SCENE_PARTS, "smell"))
 
 
@@ -162,7 +207,7 @@ def test_own_file(tmp_path: Path, plain: dict[str, Any]) -> None:
     path.write_text(yaml.safe_dump(plain | {"robot": "mine"}))
     assert load_contract(str(path)).robot == "mine"
     path.write_text(yaml.safe_dump(plain | {"wheels": 2}))
-    with pytest.raises(ConfigError, match=r"mine\.yaml: unknown key 'wheels'; valid: actions, control_period"):
+    with pytest.raises(ConfigError, match=r"mine\.yaml: unknown key 'wheels'; valid: actions, command, control_period"):
         load_contract(str(path))
 
 
@@ -223,3 +268,63 @@ def test_the_nearest_phrase_measures_each_axis_by_its_limit() -> None:
 @pytest.mark.parametrize("velocity", [Velocity(), Velocity(0.1, 0.0), Velocity(-0.1, 0.2), Velocity(math.nan, 0.5)])
 def test_no_phrase_says_that_the_robot_stands_or_what_is_no_number(velocity: Velocity) -> None:
     assert load_contract("sim_diffdrive").nearest_phrase(velocity) is None
+
+
+def test_the_command_has_a_type_and_a_topic(plain: dict[str, Any]) -> None:
+    command = {"type": "Twist", "topic": "/base/cmd_vel", "qos": {"reliability": "best_effort"}}
+    contract = config.build(MobileContract, plain | {"command": command}, "x")
+    spec = next(spec for spec in contract.topics if spec.key == "command")
+    assert (spec.topic, spec.type, spec.direction) == ("/base/cmd_vel", "geometry_msgs/msg/Twist", "command")
+    assert spec.qos.reliability == "best_effort" and spec.qos.depth == 10
+    standard = next(spec for spec in load_contract("sim_diffdrive").topics if spec.key == "command")
+    assert (standard.topic, standard.type) == ("cmd_vel", "geometry_msgs/msg/TwistStamped")
+    assert standard.qos.reliability == "reliable"
+    changed = dataclasses.replace(contract, control_period=1.0)
+    assert changed.command_interface == contract.command_interface
+
+
+def test_topics_say_what_each_must_be(plain: dict[str, Any]) -> None:
+    changed = copy.deepcopy(plain)
+    changed["sensors"]["scan"] |= {"topic": "/lidar", "timeout": 0.5, "rate": 8.0, "qos": {"reliability": "reliable"}}
+    changed["sensors"]["camera"] |= {"required": False}
+    changed["frames"] = {"base": "base_footprint", "scan": "laser"}
+    changed["reward"] = {"outcome_topic": "judge/outcome"}
+    topics = {spec.key: spec for spec in config.build(MobileContract, changed, "x").topics}
+    scan, odom = topics["sensors.scan"], topics["sensors.odom"]
+    assert (scan.topic, scan.type, scan.frame) == ("/lidar", "sensor_msgs/msg/LaserScan", "laser")
+    assert (scan.rate, scan.timeout, scan.qos.reliability, scan.required) == (8.0, 0.5, "reliable", True)
+    assert (odom.frame, odom.child_frame) == ("odom", "base_footprint")
+    assert odom.rate == pytest.approx(1 / 0.6), "without a rate of its own, it must come before it is stale"
+    assert not topics["sensors.camera"].required and not topics["sensors.camera.info_topic"].required
+    assert topics["reward.outcome_topic"].topic == "judge/outcome"
+    assert [spec.type.split("/")[-1] for spec in load_contract("sim_arm").topics] == [
+        *("JointState", "Image", "CameraInfo", "JointTrajectory", "Outcome"),
+    ]
+
+
+def test_the_footprint_is_a_polygon_that_holds_the_robot(plain: dict[str, Any]) -> None:
+    round_one = load_mobile_contract("sim_diffdrive").footprint_polygon()
+    following = np.roll(round_one, -1, axis=0)
+    middles = (round_one + following) / 2
+    assert round_one.shape == (16, 2)
+    assert np.hypot(*middles.T) == pytest.approx(np.full(16, 0.17)), "no edge cuts the circle"
+    assert np.hypot(*round_one.T).max() < 0.175
+    corners = [[0.1, 0.1], [0.1, -0.1], [-0.12, -0.1], [-0.12, 0.1]]  # clockwise
+    polygon = config.build(MobileContract, plain | {"footprint": corners}, "x").footprint_polygon()
+    assert polygon.tolist() == corners[::-1], "counter-clockwise"
+    for name in BASES:
+        contract = load_mobile_contract(name)
+        farthest = np.hypot(*contract.footprint_polygon().T).max()
+        assert farthest <= contract.footprint_radius / math.cos(math.pi / 16) + 1e-3
+
+
+bearings = st.lists(st.integers(0, 17).map(lambda n: math.radians(20 * n)), min_size=3, max_size=12, unique=True)
+
+
+@given(bearings, st.floats(0.05, 0.17))
+def test_corners_around_a_circle_are_a_footprint_whichever_way_round(turns: list[float], radius: float) -> None:
+    content: dict[str, Any] = yaml.safe_load(contract_path("sim_diffdrive").read_text())
+    corners = [(radius * math.cos(angle), radius * math.sin(angle)) for angle in sorted(turns)]
+    for given_ones in (corners, corners[::-1]):
+        polygon = config.build(MobileContract, content | {"footprint": given_ones}, "x").footprint_polygon()
+        assert [tuple(corner) for corner in polygon] == corners, "counter-clockwise"

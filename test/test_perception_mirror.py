@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmagent_ros import config
-from llmagent_ros.contract import RobotContract, load_contract
+from llmagent_ros.contract import MobileContract, load_contract
 from llmagent_ros.errors import ConfigError
 from llmagent_ros.experiments.environments import EnvironmentSpec, make_environment
 from llmagent_ros.perception.description import EnvironmentDescription, load_description
@@ -29,7 +29,7 @@ def mirror() -> Mirror:
     return made
 
 
-def changed(contract: RobotContract, **changes: Any) -> RobotContract:
+def changed(contract: MobileContract, **changes: Any) -> MobileContract:
     return dataclasses.replace(contract, **changes)
 
 
@@ -107,6 +107,12 @@ WORDS = st.sampled_from(
 def test_twice_gives_it_back(words: list[str]) -> None:
     text = " ".join(words)
     assert mirror().scene(str(mirror().scene(text))) == text
+
+
+def test_what_came_of_actions_is_turned_round() -> None:
+    scene = "go left. moving 0.5 turning -0.1. did curve left 0.3 turning 0.8, back -0.3 turning 0.0, turn right."
+    reflected = "go right. moving 0.5 turning 0.1. did curve right 0.3 turning -0.8, back -0.3 turning 0.0, turn left."
+    assert mirror().scene(scene) == reflected and mirror().scene(reflected) == scene
 
 
 def test_names_of_objects_keep_their_sides() -> None:

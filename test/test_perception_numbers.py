@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import re
 
@@ -66,3 +67,13 @@ def test_different_scenes_of_a_drive_have_different_numbers() -> None:
                 break
     assert len(seen) > 20
     env.close()
+
+
+def test_what_came_of_each_action() -> None:
+    told = dataclasses.replace(CONTRACT, scene=dataclasses.replace(CONTRACT.scene, effects=True))
+    numbers = SceneNumbers(told)
+    scene = "go. moving 0.5 turning 0.0. did turn left 0.0 turning 1.3, forward, back -0.3 turning -0.1."
+    read = numbers(scene)
+    assert len(read) == numbers.size == 46
+    expected = [*one_hot("turn left"), 0.0, 1.3, *one_hot("forward"), 0.0, 0.0, *one_hot("back"), -0.3, -0.1]
+    assert read[22:] == pytest.approx(expected)

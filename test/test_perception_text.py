@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from llmagent_ros import config
-from llmagent_ros.contract import RobotContract, contract_path, in_sector, load_contract
+from llmagent_ros.contract import MobileContract, contract_path, in_sector, load_contract
 from llmagent_ros.perception import text as say
 from llmagent_ros.perception.perception import Perception
 from llmagent_ros.perception.scan import range_at, sector_clearances
@@ -27,11 +27,11 @@ RADIUS = CONTRACT.footprint_radius
 NAN, INF = math.nan, math.inf
 
 
-def contract(**scene: Any) -> RobotContract:
+def contract(**scene: Any) -> MobileContract:
     """The simulated robot's with another scene."""
     plain = yaml.safe_load(contract_path("sim_diffdrive").read_text())
     plain["scene"] |= scene
-    return config.build(RobotContract, plain, "test")
+    return config.build(MobileContract, plain, "test")
 
 
 def scan(ranges: Any = 3.0, stamp: float = 10.0, **change: float) -> LaserScan:
@@ -304,3 +304,18 @@ def test_a_scan_of_nothing_is_clear_unknown_whatever_its_geometry(any_one: Laser
     blind = dataclasses.replace(any_one, stamp=10.0, ranges=np.full_like(any_one.ranges, NAN))
     assert "clear unknown." in scene(blind).text
     assert range_at(blind, 0.0, 0.1) is None
+
+
+def test_an_action_is_said_with_the_motion_that_came_of_it() -> None:
+    """That of the first scene after it, whatever comes later."""
+    perception = Perception(contract(effects=True))
+    perception.start_episode("go")
+    assert perception.scene(10.0).text.endswith("did nothing.")
+    perception.note_action("curve left")
+    feed(perception, odometry(10.4, linear=0.3, angular=-0.82))
+    assert perception.scene(10.4).text.endswith("did curve left 0.3 turning -0.8.")
+    feed(perception, odometry(10.6, linear=0.0, angular=0.0))
+    perception.note_action("back")
+    assert perception.scene(10.6).text.endswith("did curve left 0.3 turning -0.8, back 0.0 turning 0.0.")
+    perception.note_action("back")
+    assert perception.scene(99.0).text.endswith("0.0 turning 0.0, back."), "stale odometry tells of no motion"

@@ -11,7 +11,7 @@ from llmagent_ros.config import build
 from llmagent_ros.contract import RobotContract, load_contract
 from llmagent_ros.errors import ConfigError
 from llmagent_ros.recording.explanation import REASONS
-from llmagent_ros.safety import guard as rules
+from llmagent_ros.safety import reasons as rules
 from llmagent_ros.safety.guard import Guard, GuardConfig
 from llmagent_ros.types import Velocity
 
@@ -400,8 +400,8 @@ def test_a_verdict_says_what_was_asked_and_what_became_of_it() -> None:
 
 STOPS = {
     "e_stop": lambda guard: guard.on_e_stop(True),
-    "no_scan": lambda guard: setattr(guard, "_scan", None),
-    "stale_scan": lambda guard: setattr(guard, "_scan", 90.0),
+    "no_scan": lambda guard: setattr(guard, "_seen", None),
+    "stale_scan": lambda guard: setattr(guard, "_seen", 90.0),
     "stale_command": lambda guard: guard.forget() or guard.on_scan(100.0, 100.0),
     "clock_stopped": lambda guard: guard.decide(100.0, 0.0),
 }
@@ -428,7 +428,9 @@ def test_without_a_command_a_stop_answers_none() -> None:
 
 def test_every_stop_has_words_for_people() -> None:
     old = {rules.NO_SCAN, rules.STALE_SCAN, rules.NO_COMMAND, rules.STALE_COMMAND}
-    assert set(REASONS) == {rules.E_STOP, rules.CLOCK_STOPPED, *old} == {*STOPS, "no_command"}
+    of_arms = {rules.NO_JOINTS, rules.STALE_JOINTS}
+    assert set(REASONS) - of_arms == {rules.E_STOP, rules.CLOCK_STOPPED, *old} == {*STOPS, "no_command"}
+    assert of_arms <= set(REASONS)
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,8 @@ import pytest
 
 from llmagent_ros import config
 from llmagent_ros.contract import load_contract, wrap_angle
-from llmagent_ros.simulation.physics import CAMERA_FORWARD, Physics
+from llmagent_ros.simulation.body import body_of
+from llmagent_ros.simulation.physics import Physics
 from llmagent_ros.simulation.world import Body, World, WorldConfig
 from llmagent_ros.types import CameraImage, Velocity
 
@@ -140,7 +141,7 @@ def test_camera_shows_an_object_where_geometry_says(physics: Physics, name: str,
     assert len(columns) > 3
     # from the camera: left is smaller columns
     left = distance * math.sin(math.radians(bearing_deg))
-    ahead = distance * math.cos(math.radians(bearing_deg)) - CAMERA_FORWARD
+    ahead = distance * math.cos(math.radians(bearing_deg)) - body_of(CONTRACT).camera_forward
     expected = image.cx - image.fx * left / ahead
     assert (columns[0] + columns[-1] + 1) / 2 == pytest.approx(expected, abs=2.5)
     angular_width = 2 * math.asin(look.radius / math.hypot(left, ahead))
@@ -218,7 +219,7 @@ def test_a_scaled_robot_touches_at_its_own_radius(scout: Physics) -> None:
     assert any(hits)
     assert 0.03 * hits.index(True) == pytest.approx(4.0 - 3.0 - SCOUT.footprint_radius, abs=0.08)
     assert SCOUT.sensors.camera is not None
-    assert SCOUT.sensors.camera.x == pytest.approx(CAMERA_FORWARD * SCOUT.footprint_radius / 0.17, abs=0.005)
+    assert SCOUT.sensors.camera.x == pytest.approx(body_of(SCOUT).camera_forward, abs=0.005)
 
 
 def test_its_scanner_is_its_own(scout: Physics) -> None:

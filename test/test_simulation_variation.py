@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator
 
@@ -13,13 +14,14 @@ from hypothesis import strategies as st
 from llmagent_ros import config
 from llmagent_ros.contract import load_contract, wrap_angle
 from llmagent_ros.errors import ConfigError
-from llmagent_ros.experiments.environments import EnvironmentSpec, make_environment, shipped
-from llmagent_ros.simulation.physics import Physics
+from llmagent_ros.experiments.environments import EnvironmentSpec, make_environment
+from llmagent_ros.simulation.physics import Physics, Readings
+from llmagent_ros.simulation.sensor_faults import SensorFaults
 from llmagent_ros.simulation.simulator import Simulator
-from llmagent_ros.simulation.task import load_task
+from llmagent_ros.simulation.task import load_task, shipped_tasks
 from llmagent_ros.simulation.variation import Variation
-from llmagent_ros.simulation.world import World, WorldConfig
-from llmagent_ros.types import Velocity
+from llmagent_ros.simulation.world import Body, World, WorldConfig
+from llmagent_ros.types import LaserScan, Velocity
 
 CONTRACT = load_contract("sim_diffdrive")
 PERIOD = CONTRACT.control_period
@@ -80,6 +82,15 @@ def test_a_slippery_floor_and_a_load_take_way(physics: Physics) -> None:
     assert laden != light and abs(laden) < 1.05 * normal
 
 
+def test_a_longer_body_turns_less_than_it_reckons(physics: Physics) -> None:
+    ahead, turned = driven(physics, Variation(length=1.6), Velocity(0.35, 0.8))
+    reckoned = physics.read(0.0).odometry
+    normal_ahead, normal = driven(physics, None, Velocity(0.35, 0.8))
+    assert turned == pytest.approx(normal / 1.6, rel=0.1)
+    assert reckoned.yaw == pytest.approx(normal, rel=0.1) and reckoned.angular == pytest.approx(0.8, rel=0.1)
+    assert ahead > normal_ahead, "less of a curve"
+
+
 @given(st.floats(-20, 20), st.floats(-20, 20), st.floats(0.2, 1.5), st.booleans(), st.booleans())
 def test_a_symmetric_body_does_in_the_mirror_what_it_does(
     left: float, right: float, share: float, swapped: bool, reverse: bool
@@ -127,7 +138,7 @@ def test_the_delay_starts_anew_with_the_episode(simulators: list[Simulator]) -> 
     assert math.dist(before[:2], simulator.pose()[:2]) < 0.01
 
 
-@pytest.mark.parametrize("name", [name for name in shipped("tasks") if name != "explore"])
+@pytest.mark.parametrize("name", [name for name in shipped_tasks(arm=False) if name != "explore"])
 def test_every_shipped_task_can_be_acted_in_and_says_its_instruction(name: str) -> None:
     env = make_environment(EnvironmentSpec(name))
     try:
@@ -146,3 +157,82 @@ def test_every_shipped_task_can_be_acted_in_and_says_its_instruction(name: str) 
 def test_a_variation_out_of_range_is_named() -> None:
     with pytest.raises(ConfigError, match="left_wheel"):
         config.build(Variation, {"left_wheel": 0.0}, "x")
+
+
+# --- sensors --------------------------------------------------------------------------------------------------------
+
+
+def readings(physics: Physics, variation: Variation, stamp: float = 1.0) -> Readings:
+    world = World((0.0, 0.0, 0.0), (), (Body(2.0, 0.0, 0.25, "red ball"),), "red ball")
+    physics.load(ROOM, world, variation)
+    return physics.read(stamp)
+
+
+def told(read: Readings, variation: Variation, seed: int = 0) -> LaserScan:
+    return SensorFaults(variation, PERIOD, seed).worsen(read.scan, read.image)[0]
+
+
+def nearest(scan: LaserScan) -> float:
+    """Bearing of the nearest thing within 60 degrees of straight ahead, degrees."""
+    bearings = np.degrees(scan.angle_min + scan.angle_increment * np.arange(len(scan.ranges)))
+    ranges = np.where(np.abs(bearings) < 60, scan.ranges, np.inf)
+    return float(bearings[ranges == ranges.min()].mean())
+
+
+def test_good_sensors_tell_what_they_read(physics: Physics) -> None:
+    read = readings(physics, Variation())
+    scan, image = SensorFaults(Variation(), PERIOD, 0).worsen(read.scan, read.image)
+    assert np.array_equal(scan.ranges, read.scan.ranges) and image is read.image
+
+
+@pytest.mark.parametrize("turned", [-15.0, 20.0])
+def test_a_scanner_that_is_askew_tells_bearings_that_are_off(physics: Physics, turned: float) -> None:
+    variation = Variation(scan_turned=turned)
+    read = readings(physics, variation)
+    assert nearest(read.scan) == pytest.approx(0.0, abs=3.0)
+    assert nearest(told(read, variation)) == pytest.approx(-turned, abs=4.0)
+
+
+def test_a_camera_that_is_askew_sees_things_elsewhere(physics: Physics) -> None:
+    def column(read: Readings) -> float:
+        red = (read.image.rgb[..., 0] > 120) & (read.image.rgb[..., 1] < 90)
+        return float(np.flatnonzero(red.any(0)).mean())
+
+    straight, askew = (column(readings(physics, Variation(camera_turned=turned))) for turned in (0.0, 15.0))
+    focal = readings(physics, Variation()).image.fx
+    assert askew - straight == pytest.approx(focal * math.tan(math.radians(15.0)), abs=3.0)
+
+
+def test_a_blind_sector_measures_nothing(physics: Physics) -> None:
+    read = readings(physics, Variation())
+    for blind in ((-20.0, 40.0), (150.0, -150.0)):
+        scan = told(read, Variation(blind=blind))
+        bearings = np.degrees(scan.angle_min + scan.angle_increment * np.arange(len(scan.ranges)))
+        inside = (bearings - blind[0]) % 360 <= (blind[1] - blind[0]) % 360
+        assert np.isinf(scan.ranges[inside]).all() and inside.sum() == pytest.approx(len(bearings) / 6, abs=2)
+        assert np.array_equal(scan.ranges[~inside], read.scan.ranges[~inside])
+
+
+def test_noise_is_of_its_size_and_of_its_seed(physics: Physics) -> None:
+    read = readings(physics, Variation())
+    variation = Variation(scan_noise=0.05)
+    finite = np.isfinite(read.scan.ranges)
+    off = told(read, variation).ranges[finite] - read.scan.ranges[finite]
+    assert np.std(off) == pytest.approx(0.05, rel=0.25) and abs(np.mean(off)) < 0.02
+    assert np.array_equal(told(read, variation).ranges, told(read, variation).ranges)
+    assert not np.array_equal(told(read, variation, 1).ranges, told(read, variation).ranges)
+
+
+def test_a_slow_sensor_tells_the_same_again_with_a_new_stamp(physics: Physics) -> None:
+    faults = SensorFaults(Variation(refreshed=2, scan_noise=0.05), PERIOD, 0)
+    read = [readings(physics, Variation(), 1.0 + n * PERIOD) for n in range(4)]
+    scans = [faults.worsen(each.scan, each.image)[0] for each in read]
+    assert [scan.stamp for scan in scans] == pytest.approx([1.0 + n * PERIOD for n in range(4)])
+    same = [np.array_equal(a.ranges, b.ranges) for a, b in itertools.pairwise(scans)]
+    assert same == [True, False, True]
+
+
+def test_what_is_worse_on_one_side_has_no_mirror() -> None:
+    for variation in (Variation(blind=(0, 60)), Variation(scan_turned=5.0), Variation(camera_turned=-5.0)):
+        assert not variation.symmetric
+    assert Variation(scan_noise=0.1, refreshed=2, length=1.5).symmetric

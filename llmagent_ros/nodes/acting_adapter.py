@@ -30,6 +30,7 @@ class ActingAdapter:
         self._initial: dict[str, Tensor] = {}
         self._wording: str | None = ""  # that acts; empty: of any kind; None: a person has chosen it, for all kinds
         self._working_on = ""
+        self.digest = ""  # of the bundle that acts; empty: the initial one, which has none
         self._announced: dict[str, tuple[Path, str]] = {}  # wording to the newest bundle and its digest
 
     def begin(self, policy: TextPolicy, bundle: Path | None, *, chosen: bool) -> None:
@@ -91,6 +92,7 @@ class ActingAdapter:
             self._swap(deployment)
         elif policy.adapter != "initial":
             policy.swap(self._initial, None, beta=1.0, name="initial")
+            self.digest = ""
         why = work.start.why if work.start is not None else "no skill was looked for"
         self._node.get_logger().info(f"{work.wording!r}: acting by {policy.adapter}; {why}")
 
@@ -115,3 +117,4 @@ class ActingAdapter:
     def _swap(self, new: Deployment) -> None:
         assert self._policy is not None
         self._policy.swap(new.adapter, new.values, beta=new.beta, name=new.name, disagreement=new.disagreement)
+        self.digest = new.digest

@@ -37,7 +37,12 @@ def factory(name: str) -> Callable[[], Node]:
     if name not in names():
         raise UnknownNameError("node", name, names())
     module = importlib.import_module(f"llmagent_ros.nodes.{name}{_SUFFIX}")
-    return cast("Callable[[], Node]", getattr(module, f"{name.capitalize()}Node"))
+    return cast("Callable[[], Node]", getattr(module, _class_name(name)))
+
+
+def _class_name(node: str) -> str:
+    """"bag_recorder" is made by BagRecorderNode."""
+    return "".join(word.capitalize() for word in node.split("_")) + "Node"
 
 
 def factories(words: Sequence[str]) -> list[Callable[[], Node]]:

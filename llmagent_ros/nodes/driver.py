@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticArray
-from geometry_msgs.msg import TwistStamped
 from rclpy.node import Node
 
-from llmagent_ros.contract import RobotContract
+from llmagent_ros.contract import MobileContract, RobotContract
 from llmagent_ros.nodes import qos
-from llmagent_ros.nodes.wire import reports, sensors
-from llmagent_ros.safety.guard import NO_COMMAND, STALE_COMMAND
-from llmagent_ros.types import Source, Velocity
+from llmagent_ros.nodes.wire import reports
+from llmagent_ros.nodes.wire.commands import command_topics
+from llmagent_ros.safety.reasons import NO_COMMAND, STALE_COMMAND
+from llmagent_ros.types import Command, Source, Velocity
 
 
 class Driver:
@@ -28,17 +29,20 @@ class Driver:
     def __init__(self, node: Node, contract: RobotContract, on_change: Callable[[Source | None], None]) -> None:
         self._contract, self._on_change = contract, on_change
         self._guard = node.get_namespace().rstrip("/") + "/guard"
-        self._wanted = Velocity()  # a person's last command
+        self._wanted: Command = Velocity()  # a person's last command
+        self._topics = command_topics(contract)
         self.source: Source | None = Source.POLICY  # None: the guard has stopped the robot
         node.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, qos.COMMAND)
-        node.create_subscription(TwistStamped, "cmd_vel_teleop", self._on_teleop, qos.COMMAND)
+        node.create_subscription(self._topics.kind, self._topics.teleop, self._on_teleop, qos.COMMAND)
 
     def phrase(self) -> str | None:
-        """The action phrase that says what the person does now; None when none does."""
+        """The action phrase that says what the person does now; None when none does, as of an arm's joint targets."""
+        if not (isinstance(self._contract, MobileContract) and isinstance(self._wanted, Velocity)):
+            return None
         return self._contract.nearest_phrase(self._wanted)
 
-    def _on_teleop(self, message: TwistStamped) -> None:
-        self._wanted = sensors.velocity_from_message(message)
+    def _on_teleop(self, message: Any) -> None:
+        self._wanted = self._topics.from_message(message)
 
     def _on_diagnostics(self, message: DiagnosticArray) -> None:
         for status in message.status:

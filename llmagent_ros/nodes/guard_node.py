@@ -1,33 +1,33 @@
-"""The guard as a node: the only publisher of cmd_vel. docs/safety.md says what it lets through."""
+"""The guard as a node: the only publisher of the robot's command. docs/safety.md says what it lets through."""
 
 from __future__ import annotations
 
 import time
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticStatus
-from geometry_msgs.msg import TwistStamped
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 from rclpy.clock import Clock, ClockType
 from rclpy.duration import Duration
-from sensor_msgs.msg import LaserScan
+from sensor_msgs.msg import JointState, LaserScan
 from std_msgs.msg import Bool
 from std_srvs.srv import Trigger
 
 from llmagent_interfaces.msg import Verdict as VerdictMessage
-from llmagent_ros.contract import load_contract
+from llmagent_ros.contract import ArmContract, MobileContract, load_contract
+from llmagent_ros.messages import joints_from_message
 from llmagent_ros.nodes import process, qos
 from llmagent_ros.nodes.base import Node
 from llmagent_ros.nodes.diagnostics import Diagnostics
 from llmagent_ros.nodes.parameters import parameters
+from llmagent_ros.nodes.wire.commands import command_topics, refuse_unstamped
 from llmagent_ros.nodes.wire.reports import COUNT
-from llmagent_ros.nodes.wire.sensors import velocity_from_message
 from llmagent_ros.nodes.wire.stamps import to_seconds
 from llmagent_ros.nodes.wire.verdicts import verdict_to_message
 from llmagent_ros.safety.guard import Guard, GuardConfig
-from llmagent_ros.types import Velocity, Verdict
+from llmagent_ros.types import Command, JointTarget, Verdict
 
 REPORT_PERIOD = 0.5  # s of wall time between two diagnostics
 LAST_WORD = 0.2  # s that the last zero may take to be acknowledged
@@ -40,7 +40,7 @@ class GuardNodeConfig(GuardConfig):
     Attributes:
         robot: contract in config/robots, or a path.
         mode: lockstep: one output for each policy command, the world waits for it. realtime: outputs also in between.
-        scan_wait: s of wall time that a command waits in lockstep for the scan of its stamp.
+        scan_wait: s of wall time that a command waits in lockstep for the scan (joint states) of its stamp.
     """
 
     robot: str = "sim_diffdrive"
@@ -50,6 +50,8 @@ class GuardNodeConfig(GuardConfig):
 
 class GuardNode(Node):
     """Subscribes cmd_vel_policy, cmd_vel_teleop, e_stop and the contract's scan; service ~/reset_e_stop.
+
+    Publishes the contract's command. Of an arm: cmd_joint_policy, cmd_joint_teleop and its joint states.
 
     In lockstep, time is the newest command's stamp and stands still between commands. In real time it is the node's
     clock, looked at `rate` times a second of a steady clock, so that silence, also that of /clock, ends in zero.
@@ -64,8 +66,11 @@ class GuardNode(Node):
         self._config = parameters(self, GuardNodeConfig, {"lockstep": lockstep})
         self._contract = load_contract(self._config.robot)
         self._guard = Guard(self._contract, self._config)
+        self._topics = command_topics(self._contract)
+        if lockstep:
+            refuse_unstamped(self._topics)
         self._stamp: Time | None = None  # of the command that is to be answered, to the nanosecond
-        self._deadline: float | None = None  # wall time until which it waits for its scan
+        self._deadline: float | None = None  # wall time until which it waits for its scan or joint states
         self._verdict: Verdict | None = None
         self._reported: tuple[object, ...] = ()
         self._make_topics()
@@ -77,26 +82,37 @@ class GuardNode(Node):
             self.create_timer(1.0 / self._config.rate, self._decide, clock=steady)
 
     def _make_topics(self) -> None:
-        self._publisher = self.create_publisher(TwistStamped, "cmd_vel", qos.COMMAND)
+        topics = self._topics
+        self._publisher = self.create_publisher(topics.driver_kind, topics.driver, qos.of(topics.driver_qos))
         self._verdicts = self.create_publisher(VerdictMessage, "verdict", qos.VERDICT)
         self._diagnostics = Diagnostics(self)
-        scan = self._contract.sensors.scan.topic
         # The subscription with the fewest demands matches every e-stop driver; the other one tells a guard that starts
         # late that the button is pressed.
         for profile in (qos.SENSOR, qos.LATEST):
             self.create_subscription(Bool, "e_stop", self._on_e_stop, profile)
-        # In lockstep a lost scan would stop the robot for a tick, and the episode would depend on it.
-        profile = qos.RELIABLE_SENSOR if self._config.lockstep else qos.SENSOR
-        self.create_subscription(LaserScan, scan, self._on_scan, profile)
-        self.create_subscription(TwistStamped, "cmd_vel_policy", self._on_policy_command, qos.COMMAND)
-        self.create_subscription(TwistStamped, "cmd_vel_teleop", self._on_teleop_command, qos.COMMAND)
+        self._subscribe_sense()
+        self.create_subscription(topics.kind, topics.policy, self._on_policy_command, qos.COMMAND)
+        self.create_subscription(topics.kind, topics.teleop, self._on_teleop_command, qos.COMMAND)
         self.create_service(Trigger, "~/reset_e_stop", self._on_reset)
+
+    def _subscribe_sense(self) -> None:
+        """What nothing moves without. In lockstep a lost reading would stop the robot for a tick, and the episode would
+        depend on it."""
+        contract, lockstep = self._contract, self._config.lockstep
+        if isinstance(contract, MobileContract):
+            scan = contract.sensors.scan
+            profile = qos.RELIABLE_SENSOR if lockstep else qos.of(scan.qos)
+            self.create_subscription(LaserScan, scan.topic, self._on_scan, profile)
+        elif isinstance(contract, ArmContract):
+            joints = contract.sensors.joints
+            profile = qos.RELIABLE_SENSOR if lockstep else qos.of(joints.qos)
+            self.create_subscription(JointState, joints.topic, self._on_joints, profile)
 
     # --- what comes in ---------------------------------------------------------------------------
 
-    def _on_policy_command(self, message: TwistStamped) -> None:
+    def _on_policy_command(self, message: Any) -> None:
         stamp = message.header.stamp
-        if not self._guard.on_policy_command(velocity_from_message(message), to_seconds(stamp), self._now()):
+        if not self._guard.on_policy_command(self._topics.from_message(message), to_seconds(stamp), self._now()):
             self.get_logger().warning(f"policy command not taken: {self._guard.counts}", throttle_duration_sec=5.0)
             return
         self._stamp = stamp
@@ -105,10 +121,10 @@ class GuardNode(Node):
         else:
             self._decide()
 
-    def _on_teleop_command(self, message: TwistStamped) -> None:
+    def _on_teleop_command(self, message: Any) -> None:
         stamp = to_seconds(message.header.stamp) or None  # 0: whoever sent it gives none
         now = self._now()
-        if not self._guard.on_teleop_command(velocity_from_message(message), now, stamp):
+        if not self._guard.on_teleop_command(self._topics.from_message(message), now, stamp):
             self.get_logger().warning(
                 f"teleop command not taken: its stamp is {stamp or 0.0:.1f}, the guard's clock {now:.1f}: "
                 f"{self._guard.counts}",
@@ -119,6 +135,13 @@ class GuardNode(Node):
 
     def _on_scan(self, message: LaserScan) -> None:
         self._guard.on_scan(to_seconds(message.header.stamp), self._now())
+        self._go_on()
+
+    def _on_joints(self, message: JointState) -> None:
+        self._guard.on_joints(joints_from_message(message), self._now())
+        self._go_on()
+
+    def _go_on(self) -> None:
         if self._deadline is not None and not self._guard.awaits_scan:
             self._decide()
 
@@ -137,7 +160,7 @@ class GuardNode(Node):
     # --- what goes out ---------------------------------------------------------------------------
 
     def _stop_waiting(self) -> None:
-        """Lockstep: the scan of the command's stamp did not come in time; the guard judges without it."""
+        """Lockstep: the reading of the command's stamp did not come in time; the guard judges without it."""
         if self._deadline is not None and time.monotonic() >= self._deadline:
             self._decide()
 
@@ -145,27 +168,28 @@ class GuardNode(Node):
         """teleop: stamp of the person's command that this answers, if it does."""
         verdict = self._guard.decide(self._now(), time.monotonic())
         stamp, self._stamp, self._deadline = self._stamp, None, None
-        self._publish(verdict.velocity, stamp)
+        self._publish(verdict.command, stamp)
         self._verdict = verdict
         answered = stamp or teleop
         if answered is not None:  # only now: nothing may hold back what moves or stops the robot
-            self._verdicts.publish(verdict_to_message(verdict, answered, self._contract.frames.base))
+            self._verdicts.publish(verdict_to_message(verdict, answered, self._topics.frame))
         if self._state() != self._reported:
             self._report()
 
-    def _publish(self, velocity: Velocity, answered: Time | None) -> None:
+    def _publish(self, command: Command, answered: Time | None) -> None:
         """answered: stamp of the policy command that this is the answer to, if it is one.
 
         In lockstep anything else bears stamp 0: the present time would pass for the answer that the world waits for.
+        An arm's trajectory begins when it arrives, which a controller takes stamp 0 for; one of the past it refuses.
         """
-        message = TwistStamped()
-        if answered is not None:
-            message.header.stamp = answered
+        stamp = answered
+        if isinstance(command, JointTarget):
+            if not command.joints:
+                return  # where the arm is was never known, so nothing can be said that would not move it
+            stamp = answered if self._config.lockstep else None
         elif not self._config.lockstep:
-            message.header.stamp = self.get_clock().now().to_msg()
-        message.header.frame_id = self._contract.frames.base
-        message.twist.linear.x, message.twist.angular.z = velocity.linear, velocity.angular
-        self._publisher.publish(message)
+            stamp = answered or self.get_clock().now().to_msg()
+        self._publisher.publish(self._topics.to_message(command, stamp, driver=True))
 
     def _now(self) -> float:
         return to_seconds(self.get_clock().now().to_msg())
@@ -191,7 +215,7 @@ class GuardNode(Node):
 
     def close(self) -> None:
         """Leaves the robot standing."""
-        self._publish(Velocity(), None)
+        self._publish(self._guard.stop(), None)
         self._publisher.wait_for_all_acked(Duration(seconds=LAST_WORD))
 
 

@@ -110,10 +110,10 @@ class PolicyNode(ManagedNode):
         self.starts_itself = self._config.autostart
 
     def _make_topics(self) -> None:
-        self._outputs = PolicyOutputs(self, self._contract)
+        self._outputs = PolicyOutputs(self, self._contract, exact=self._config.stepwise)
         self._diagnostics = Diagnostics(self)
         self.create_subscription(Scene, "scene", self._on_scene, qos.COMMAND)
-        self.create_subscription(Outcome, "outcome", self._on_outcome, qos.OUTCOME)
+        self.create_subscription(Outcome, self._contract.reward.outcome_topic, self._on_outcome, qos.OUTCOME)
         self.create_subscription(Adapter, "adapter", self._adapter.on_message, qos.LATEST)
         self.create_subscription(String, "set_task", self._on_set_task_topic, qos.COMMAND)
         self.create_service(SetTask, "set_task", self._on_set_task)
@@ -156,7 +156,7 @@ class PolicyNode(ManagedNode):
             self._changed.notify_all()
         self._finish(self._work, "aborted")
         self._thread.join(timeout=STOP_TIMEOUT)
-        self._outputs.stop()
+        self._outputs.commands.stop()
         if self._thread.is_alive():
             raise LlmAgentError(f"node {self.get_name()}: still at a decision after {STOP_TIMEOUT:.0f} s; ask again")
         self._thread = None
@@ -229,7 +229,7 @@ class PolicyNode(ManagedNode):
 
     def _give_up(self, work: Work, reason: str) -> None:
         self._finish(work, reason)
-        self._outputs.stop()
+        self._outputs.commands.stop()
 
     def _finish(self, work: Work | None, reason: str, *, success: bool = False) -> None:
         """Ends an instruction, unless something else has ended it already. From any thread."""
@@ -240,7 +240,7 @@ class PolicyNode(ManagedNode):
             self._outputs.transitions(work.trace.flush())
             self._outputs.task("", "", work.episode)
             if not self._config.stepwise:  # in lockstep the world stands still by itself
-                self._outputs.stop()
+                self._outputs.commands.stop()
         if work.goal is not None:
             reward, steps = work.trace.total_reward, work.trace.steps
             work.goal.finish(success=success, reason=reason, total_reward=reward, steps=steps)
@@ -343,6 +343,7 @@ class PolicyNode(ManagedNode):
         assert self._policy is not None
         if self._is_answered(message, work):
             return
+        self._outputs.commands.prepare(message)
         begin = time.perf_counter()
         rng = np.random.default_rng([self._config.seed, work.episode, work.trace.steps])
         temperature = self._config.temperature
@@ -354,7 +355,7 @@ class PolicyNode(ManagedNode):
                 return
             scene, step, ended = decisions.scene_from_message(message), work.trace.steps, work.trace.ended is not None
             if not ended:
-                self._outputs.command(message, decision.action)
+                self._outputs.commands.send(message, decision.action)
                 decision, executed = self._as_driven(decision)
             closed = work.trace.on_scene(scene) if ended else work.trace.on_decision(scene, decision, executed=executed)
             self._outputs.transitions(closed)
@@ -368,7 +369,7 @@ class PolicyNode(ManagedNode):
             last = work.trace.last_stamp
             answered = last is not None and to_seconds(message.header.stamp) <= last
             if answered and self._work is work:
-                self._outputs.repeat_command(message)
+                self._outputs.commands.repeat(message)
             return answered
 
     def _publish_decision(
@@ -377,7 +378,13 @@ class PolicyNode(ManagedNode):
         assert self._policy is not None
         prefix = self._policy.model.form.lessons(work.lessons)
         self._outputs.decision(
-            scene, decision, run=self._run, step=step, prompt_prefix=prefix, compute_ms=compute_ms
+            scene,
+            decision,
+            run=self._run,
+            step=step,
+            prompt_prefix=prefix,
+            compute_ms=compute_ms,
+            adapter_digest=self._adapter.digest,
         )
         if work.goal is not None:
             reward = work.trace.total_reward

@@ -2,6 +2,8 @@
 
 from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
 
+from llmagent_ros.contract import Qos
+
 
 def _profile(depth: int, *, reliable: bool = True, kept: bool = False) -> QoSProfile:
     """kept: one who comes late still gets the last `depth` messages."""
@@ -36,6 +38,11 @@ LATEST = _profile(1, kept=True)
 
 TRANSITION = _profile(2000, kept=True)
 """Transitions: a learner that was restarted gets the last ones again and stores each once."""
+
+
+def of(declared: Qos) -> QoSProfile:
+    """What a robot contract says."""
+    return _profile(declared.depth, reliable=declared.reliability == "reliable")
 
 
 def deep(profile: QoSProfile) -> QoSProfile:

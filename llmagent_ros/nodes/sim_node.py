@@ -1,34 +1,31 @@
-"""The simulated robot: publishes its sensors and takes cmd_vel, in real time or in lockstep with the commands."""
+"""The simulated robot: publishes its sensors and takes its command, in real time or in lockstep with the commands."""
 
 from __future__ import annotations
 
 import os
 import time
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from geometry_msgs.msg import TwistStamped
-from nav_msgs.msg import Odometry
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 from rclpy.clock import Clock, ClockType
 from rosgraph_msgs.msg import Clock as ClockMessage
-from sensor_msgs.msg import CameraInfo, Image, LaserScan
 
 from llmagent_interfaces.msg import Outcome as OutcomeMessage
 from llmagent_interfaces.msg import Task
 from llmagent_interfaces.srv import ResetSimulation, SetTask
-from llmagent_ros.contract import load_contract
+from llmagent_ros.contract import MobileContract, load_contract
 from llmagent_ros.errors import ConfigError
 from llmagent_ros.nodes import process, qos
 from llmagent_ros.nodes.base import Node
 from llmagent_ros.nodes.diagnostics import Diagnostics
 from llmagent_ros.nodes.parameters import parameters
-from llmagent_ros.nodes.wire import decisions, sensors
+from llmagent_ros.nodes.sim_outputs import SimOutputs
+from llmagent_ros.nodes.wire import decisions
+from llmagent_ros.nodes.wire.commands import command_topics, refuse_unstamped
 from llmagent_ros.nodes.wire.stamps import key, to_time
-from llmagent_ros.simulation.physics import Readings
-from llmagent_ros.simulation.simulator import Simulator
-from llmagent_ros.simulation.task import load_task
-from llmagent_ros.types import Outcome, Velocity
+from llmagent_ros.simulation.making import AnyReadings, make_simulator
+from llmagent_ros.types import Command, JointTarget, Outcome, Velocity
 
 REPORT_PERIOD = 1.0  # s of wall time between two diagnostics
 REPEAT_PERIOD = 2.0  # s of wall time in lockstep after which readings that nobody answered are sent again
@@ -64,12 +61,15 @@ class SimNode(Node):
         super().__init__("sim", automatically_declare_parameters_from_overrides=True)
         self._config = parameters(self, SimNodeConfig)
         self._contract = load_contract(self._config.robot)
-        self._simulator = Simulator(
-            self._contract, load_task(self._config.task), seed=self._config.seed, gui=_window(self._config.headless)
-        )
+        self._topics = command_topics(self._contract)
+        if self._config.mode == "lockstep":
+            refuse_unstamped(self._topics)
+        c = self._config
+        self._simulator = make_simulator(self._contract, c.task, seed=c.seed, gui=_window(c.headless))
+        self._nothing: Command = Velocity() if isinstance(self._contract, MobileContract) else JointTarget()
         self._running = False  # an episode is on
-        self._command, self._command_stamp = Velocity(), -1.0
-        self._readings: Readings | None = None  # the last ones
+        self._command, self._command_stamp = self._nothing, -1.0
+        self._readings: AnyReadings | None = None  # the last ones
         self._waiting_since: float | None = None
         self._sent_at = 0.0  # wall time
         self._reported = False
@@ -85,16 +85,14 @@ class SimNode(Node):
             self.create_timer(period, self._tick, clock=steady)
 
     def _make_topics(self) -> None:
-        topics, depth = self._contract.sensors, qos.RELIABLE_SENSOR
         self._clock_publisher = self.create_publisher(ClockMessage, "/clock", qos.COMMAND)
-        self._scan_publisher = self.create_publisher(LaserScan, topics.scan.topic, depth)
-        self._odometry_publisher = self.create_publisher(Odometry, topics.odom.topic, depth)
-        if topics.camera is not None:
-            self._image_publisher = self.create_publisher(Image, topics.camera.topic, depth)
-            self._info_publisher = self.create_publisher(CameraInfo, topics.camera.info_topic, depth)
-        self._outcome_publisher = self.create_publisher(OutcomeMessage, "outcome", qos.OUTCOME)
+        self._outputs = SimOutputs(self, self._contract)
+        self._outcome_publisher = self.create_publisher(
+            OutcomeMessage, self._contract.reward.outcome_topic, qos.OUTCOME
+        )
         self._diagnostics = Diagnostics(self, "simulator")
-        self.create_subscription(TwistStamped, "cmd_vel", self._on_command, qos.COMMAND)
+        topics = self._topics
+        self.create_subscription(topics.driver_kind, topics.driver, self._on_command, qos.of(topics.driver_qos))
         self.create_subscription(Task, "task", self._on_task, qos.LATEST)
         self.create_service(ResetSimulation, "~/reset", self._on_reset)
         self.create_service(SetTask, "~/set_task", self._on_set_task)
@@ -104,13 +102,13 @@ class SimNode(Node):
     def _on_reset(self, request: ResetSimulation.Request, response: ResetSimulation.Response) -> object:
         try:
             if request.task:
-                self._simulator.set_task(load_task(request.task))
+                self._simulator.set_task_by_name(request.task)
             readings = self._simulator.reset(request.seed if request.use_seed else None)
         except ConfigError as error:
             response.ok, response.message = False, str(error)
             return response
         self._running, self._part = True, 0
-        self._command = Velocity()
+        self._command = self._nothing
         self._publish(readings)
         response.ok, response.instruction = True, self._simulator.instruction
         response.episode = self._simulator.episode
@@ -129,11 +127,11 @@ class SimNode(Node):
     def _follow(self, instruction: str) -> bool:
         return self._simulator.world is not None and self._simulator.follow(instruction)
 
-    def _on_command(self, message: TwistStamped) -> None:
-        command, stamp = sensors.velocity_from_message(message), message.header.stamp
+    def _on_command(self, message: Any) -> None:
+        command = self._topics.from_message(message)
         if self._config.mode == "realtime":
             self._command, self._command_stamp = command, self._simulator.time
-        elif self._running and key(stamp) == key(to_time(self._simulator.time)):
+        elif self._running and key(message.header.stamp) == key(to_time(self._simulator.time)):
             self._count_tick(fresh=not self._reported)
             self._publish(*self._simulator.step(command))
 
@@ -145,7 +143,7 @@ class SimNode(Node):
             return
         stale = self._simulator.time - self._command_stamp > 1.5 * self._contract.control_period
         duration = self._contract.control_period / READINGS_PER_PERIOD
-        readings = self._simulator.advance(Velocity() if stale else self._command, duration)
+        readings = self._simulator.advance(self._nothing if stale else self._command, duration)
         self._part = (self._part + 1) % READINGS_PER_PERIOD
         if self._part == 0:
             self._count_tick(fresh=not stale)
@@ -176,7 +174,7 @@ class SimNode(Node):
 
     # --- what goes out ------------------------------------------------------------------------------
 
-    def _publish(self, readings: Readings, outcome: Outcome | None = None) -> None:
+    def _publish(self, readings: AnyReadings, outcome: Outcome | None = None) -> None:
         self._clock_publisher.publish(ClockMessage(clock=to_time(self._simulator.time)))
         if outcome is not None:
             self._outcome_publisher.publish(decisions.outcome_to_message(outcome, self._simulator.time))
@@ -185,15 +183,9 @@ class SimNode(Node):
         self._waiting_since = time.monotonic() if self._running else None
         self._reported = False
 
-    def _send(self, readings: Readings) -> None:
+    def _send(self, readings: AnyReadings) -> None:
         self._readings, self._sent_at = readings, time.monotonic()
-        frames = self._contract.frames
-        self._odometry_publisher.publish(sensors.odometry_to_message(readings.odometry, frames.odom, frames.base))
-        self._scan_publisher.publish(sensors.scan_to_message(readings.scan, frames.scan))
-        if self._contract.sensors.camera is not None:
-            image, info = sensors.image_to_messages(readings.image, frames.camera)
-            self._info_publisher.publish(info)
-            self._image_publisher.publish(image)
+        self._outputs.publish(readings)
 
     def _report(self) -> None:
         waiting = f"waiting for a command, mode {self._config.mode}" if self._reported else self._config.mode

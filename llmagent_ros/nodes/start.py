@@ -50,6 +50,10 @@ def recorder() -> None:
     _start("recorder_node")
 
 
+def bag_recorder() -> None:
+    _start("bag_recorder_node")
+
+
 def runner() -> None:
     _start("runner_node")
 

@@ -14,7 +14,7 @@ from sensor_msgs.msg import Joy
 from std_msgs.msg import Bool
 from std_srvs.srv import Trigger
 
-from llmagent_ros.contract import load_contract
+from llmagent_ros.contract import load_mobile_contract
 from llmagent_ros.errors import ConfigError
 from llmagent_ros.nodes import process, qos
 from llmagent_ros.nodes.base import Node
@@ -31,7 +31,7 @@ class TeleopNodeConfig:
     """Parameters.
 
     Attributes:
-        robot: contract in config/robots, or a path; its limits scale what keys and joystick ask for.
+        robot: contract of a base in config/robots, or a path; its limits scale what keys and joystick ask for.
         rate: Hz of commands while somebody drives; must be fast against the guard's teleop_timeout.
         keyboard: auto: where there is a terminal. always: it must be there. never: joystick only.
         keys, joystick: see KeysConfig, JoystickConfig.
@@ -54,7 +54,7 @@ class TeleopNode(Node):
     def __init__(self) -> None:
         super().__init__("teleop", automatically_declare_parameters_from_overrides=True)
         self._config = parameters(self, TeleopNodeConfig)
-        self._contract = load_contract(self._config.robot)
+        self._contract = load_mobile_contract(self._config.robot)
         self.finished: int | None = None
         self._keys = KeyTeleop(self._contract.limits, self._config.keys)
         self._joystick = JoystickTeleop(self._contract.limits, self._config.joystick)

@@ -10,13 +10,14 @@ from typing import Any, Protocol, SupportsFloat
 import gymnasium as gym
 import numpy as np
 
-from llmagent_ros.contract import RobotContract
+from llmagent_ros.contract import ArmContract, MobileContract
+from llmagent_ros.perception.arm import ArmPerception
 from llmagent_ros.perception.description import EnvironmentDescription, action_of
 from llmagent_ros.perception.mirror import Mirror, description_mirror, robot_mirror
 from llmagent_ros.perception.numbers import SceneNumbers
 from llmagent_ros.perception.perception import Perception
 from llmagent_ros.perception.text import clean_instruction
-from llmagent_ros.types import CameraImage, LaserScan, Odometry
+from llmagent_ros.types import CameraImage, JointState, LaserScan, Odometry
 
 ROBOT_TEMPERATURE = 0.5  # launch/include/agent.launch.xml says the same for learn:=false
 _LONGEST_SCENE = 4000
@@ -111,7 +112,7 @@ class _Readings(Protocol):
 class _Robot(Protocol):
     """What `RobotText` needs of the environment inside."""
 
-    contract: RobotContract
+    contract: MobileContract
 
     @property
     def symmetric(self) -> bool: ...
@@ -161,6 +162,59 @@ class RobotText(TextEnvironment):
         self._perception.on_image(readings.image)
         scene = self._perception.scene(readings.scan.stamp).text
         self.observation = self._numbers(scene)
+        return scene
+
+
+class _ArmReadings(Protocol):
+    @property
+    def joints(self) -> JointState: ...
+    @property
+    def image(self) -> CameraImage: ...
+
+
+class _Arm(Protocol):
+    """What `ArmText` needs of the environment inside."""
+
+    contract: ArmContract
+
+    @property
+    def readings(self) -> _ArmReadings: ...
+    @property
+    def instruction(self) -> str: ...
+
+
+class ArmText(TextEnvironment):
+    """A simulated arm, perceived as the perception node does it: joint states and camera in, scene out."""
+
+    def __init__(self, env: gym.Env[Any, Any]) -> None:
+        self._arm: _Arm = env.unwrapped  # type: ignore[assignment]
+        contract = self._arm.contract
+        super().__init__(env, contract.phrases, 1.0, None, contract.robot)
+        self.temperature = ROBOT_TEMPERATURE
+        self._perception = ArmPerception(contract)
+        self.numeric_space = gym.spaces.Box(-np.inf, np.inf, self._perception.numbers(0.0).shape, np.float32)
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[str, dict[str, Any]]:
+        _, info = self.env.reset(seed=seed, options=options)
+        self.task = clean_instruction(self._arm.instruction)
+        self._perception.start_episode(self.task)
+        return self._see(), info
+
+    def step(self, action: Any) -> tuple[str, SupportsFloat, bool, bool, dict[str, Any]]:
+        self._perception.note_action(self.phrases[int(action)])
+        _, reward, terminated, truncated, info = self.env.step(np.int64(action))
+        return self._see(), float(reward), bool(terminated), bool(truncated), info
+
+    @property
+    def wording(self) -> str:
+        return self._arm.contract.generalised(self.task)
+
+    def _see(self) -> str:
+        readings = self._arm.readings
+        self._perception.on_joints(readings.joints)
+        self._perception.on_image(readings.image)
+        scene = self._perception.scene(readings.joints.stamp).text
+        self.observation = self._perception.numbers(readings.joints.stamp)
         return scene
 
 

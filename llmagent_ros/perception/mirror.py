@@ -10,7 +10,7 @@ import hashlib
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from llmagent_ros.contract import ActionCommand, RobotContract
+from llmagent_ros.contract import ActionCommand, MobileContract, RobotContract
 from llmagent_ros.perception.description import EnvironmentDescription, NumberPart
 from llmagent_ros.perception.text import UNKNOWN
 
@@ -37,7 +37,9 @@ class Mirror:
 
 
 def robot_mirror(contract: RobotContract) -> Mirror | None:
-    """The mirror of a robot whose phrases, sectors and camera have the same on both sides; None for others."""
+    """The mirror of a base whose phrases, sectors and camera have the same on both sides; None for others."""
+    if not isinstance(contract, MobileContract):
+        return None
     phrases = _partners(contract.actions, _opposite)
     sectors = _partners({name: (_angle(a), _angle(b)) for name, (a, b) in contract.scene.sectors.items()}, _other_side)
     camera = contract.sensors.camera
@@ -76,6 +78,10 @@ def _partners(things: Mapping[str, object], reflect: Callable[..., object]) -> d
     return None if None in found.values() else {name: str(partner) for name, partner in found.items()}
 
 
+_ACTION = re.compile(rf"([a-z ]+?)(?: (-?{_NUMBER}) turning (-?{_NUMBER}))?")
+_DONE = rf"[a-z ]+?(?: -?{_NUMBER} turning -?{_NUMBER})?(?:, [a-z ]+?(?: -?{_NUMBER} turning -?{_NUMBER})?)*"
+
+
 class _RobotScene:
     """Scenes as `perception/text.py` says them: sides change places, turning its sign; names of objects stay."""
 
@@ -91,7 +97,7 @@ class _RobotScene:
         names = "|".join(re.escape(name) for name in sorted(objects, key=len, reverse=True)) or "(?!)"
         listed = "|".join(rf"\b{word} (?P<{word}>{_list(of)})(?=\.)" for word, of in self._listed.items() if of)
         self._pattern = re.compile(
-            rf"(?P<object>{names})|{listed}|\bdid (?P<did>[^.]+)(?=\.)"
+            rf"(?P<object>{names})|{listed}|\bdid (?P<did>{_DONE})(?=\.)"
             rf"|\bturning (?P<turning>-?{_NUMBER})(?=\.)|\b(?P<side>left|right)\b"
         )
         self._values = {word: re.compile(_list(of, "(", ")")) for word, of in self._listed.items()}
@@ -109,13 +115,23 @@ class _RobotScene:
         if kind == "turning":
             return f"turning {_negated(found[kind])}"
         if kind == "did":
-            return f"did {', '.join(self._phrases.get(phrase, phrase) for phrase in found[kind].split(', '))}"
+            return f"did {', '.join(map(self._reflected_action, found[kind].split(', ')))}"
         if kind in self._listed:
             match, partners = self._values[kind].fullmatch(found[kind]), self._listed[kind]
             assert match is not None
             values = dict(zip(partners, match.groups(), strict=True))
             return f"{kind} " + " ".join(f"{name} {values[other]}" for name, other in partners.items())
         return said
+
+
+    def _reflected_action(self, said: str) -> str:
+        """One of the last actions, with the motion that came of it if it is told."""
+        found = _ACTION.fullmatch(said)
+        if found is None:
+            return said
+        phrase, linear, turning = found.groups()
+        phrase = self._phrases.get(phrase, phrase)
+        return phrase if linear is None else f"{phrase} {linear} turning {_negated(turning)}"
 
 
 def _list(names: Iterable[str], before: str = "(?:", after: str = ")") -> str:

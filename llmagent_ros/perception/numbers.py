@@ -7,7 +7,7 @@ import re
 
 import numpy as np
 
-from llmagent_ros.contract import RobotContract
+from llmagent_ros.contract import MobileContract
 from llmagent_ros.perception.text import UNKNOWN
 from llmagent_ros.types import FloatArray
 
@@ -23,13 +23,13 @@ class SceneNumbers:
     and sine of its bearing, distance / max_clearance (all 0 when it is not seen); for each sector: clearance /
     max_clearance, -1 when unknown; for each phrase that drives: free way / lookahead, -1 when unknown; forward speed
     and turning as said; for each of the last `history` actions, newest last: one 1 among as many numbers as there are
-    phrases.
+    phrases; with `effects` also speed and turning that came of it, 0 where they are not told.
 
     Args:
         contract: its scene must have all parts.
     """
 
-    def __init__(self, contract: RobotContract) -> None:
+    def __init__(self, contract: MobileContract) -> None:
         self._contract = contract
         names = "|".join(re.escape(name) for name in sorted(contract.objects, key=len, reverse=True))
         self._objects = re.compile(rf"({names}) (?:{_PLACE}|not seen\.|{UNKNOWN}\.)")
@@ -39,12 +39,16 @@ class SceneNumbers:
         ways = " ".join(rf"{re.escape(phrase)} ({UNKNOWN}|\d+(?:\.\d+)?)" for phrase in self._driving)
         self._free = re.compile(rf"free {ways}\.")
         self._motion = re.compile(rf"moving {_SIGNED} turning {_SIGNED}\.")
-        self._history = re.compile(r"did ([^.]*)\.")
+        motion = rf"(?: {_SIGNED} turning {_SIGNED})?"
+        phrases = "|".join(re.escape(phrase) for phrase in sorted(contract.phrases, key=len, reverse=True))
+        self._history = re.compile(r"did ((?:[^.]|\.\d)*)\.")
+        self._done = re.compile(rf"({phrases}){motion}")
+        self._of_action = len(contract.phrases) + (2 if contract.scene.effects else 0)
 
     @property
     def size(self) -> int:
         form = self._contract.scene
-        actions = form.history * len(self._contract.phrases)
+        actions = form.history * self._of_action
         return _OBJECT_NUMBERS * form.max_objects + len(form.sectors) + len(self._driving) + 2 + actions
 
     def __call__(self, scene: str) -> FloatArray:
@@ -75,11 +79,18 @@ class SceneNumbers:
         return [0.0, 0.0] if found is None else [float(value) for value in found.groups()]
 
     def _say_history(self, text: str) -> list[float]:
-        found, phrases = self._history.search(text), self._contract.phrases
-        done = found.group(1).split(", ") if found else []
-        rows = [[float(phrase == one) for phrase in phrases] for one in done if one in phrases]
+        found = self._history.search(text)
+        rows = [row for each in (found.group(1).split(", ") if found else []) if (row := self._action(each))]
         missing = self._contract.scene.history - len(rows)
-        return [value for row in [[0.0] * len(phrases)] * missing + rows for value in row]
+        return [value for row in [[0.0] * self._of_action] * missing + rows for value in row]
+
+    def _action(self, said: str) -> list[float]:
+        """Of one of the last actions; empty for "nothing"."""
+        found, phrases = self._done.fullmatch(said), self._contract.phrases
+        if found is None:
+            return []
+        phrase, linear, turning = found.groups()
+        return [*(float(phrase == one) for one in phrases), float(linear or 0), float(turning or 0)][: self._of_action]
 
 
 def _distances(found: re.Match[str] | None, count: int, limit: float) -> list[float]:

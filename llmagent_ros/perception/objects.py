@@ -70,7 +70,7 @@ class ObjectFinder:
         self._newest = image.stamp
         channels = hue_saturation_value(image.rgb)
         for name, look in self._appearances.items():
-            blob = _largest_blob(_mask(channels, look), image)
+            blob = _largest_blob(colour_mask(channels, look), image)
             if blob is not None:
                 self._place(name, blob, look, image, scan, odometry)
             elif name in self._places and self._should_see(name, image, scan, odometry):
@@ -130,7 +130,8 @@ class ObjectFinder:
         return in_front is not None and in_front > distance + 0.3
 
 
-def _mask(channels: tuple[NDArray[np.float32], ...], look: ObjectAppearance) -> NDArray[np.bool_]:
+def colour_mask(channels: tuple[NDArray[np.float32], ...], look: ObjectAppearance) -> NDArray[np.bool_]:
+    """Which pixels have an object's colour, (height, width), from what `hue_saturation_value` gives."""
     hue, saturation, value = channels
     start, end = look.hue
     width = (end - start) % 360.0

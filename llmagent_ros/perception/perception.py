@@ -9,11 +9,11 @@ from typing import TypeVar
 
 import numpy as np
 
-from llmagent_ros.contract import RobotContract
+from llmagent_ros.contract import MobileContract
 from llmagent_ros.perception import text as say
 from llmagent_ros.perception.free_path import free_paths
 from llmagent_ros.perception.objects import ObjectFinder
-from llmagent_ros.perception.scan import is_blind, sector_clearances
+from llmagent_ros.perception.scan import full_circle, is_blind, sector_clearances
 from llmagent_ros.types import CameraImage, LaserScan, Odometry, Scene
 
 CLOCK_TOLERANCE = 0.1  # s by which a reading may be ahead of now before it counts as wrong
@@ -23,6 +23,7 @@ JUMP = 1.0  # m in one control period that no robot drives: the odometry was res
 
 LATE = 1.0  # s by which a reading may be older than the last of its sensor and only be late; more: time stepped back
 
+_Motion = tuple[float, float]  # m/s, rad/s
 _Reading = TypeVar("_Reading", LaserScan, Odometry)
 
 
@@ -34,7 +35,7 @@ class Perception:
     and every reading and place from before is forgotten. Not thread-safe.
     """
 
-    def __init__(self, contract: RobotContract, *, late: float = LATE) -> None:
+    def __init__(self, contract: MobileContract, *, late: float = LATE) -> None:
         self._contract = contract
         self._late = late
         self._stamps: dict[str, float] = {}  # newest of each sensor, s
@@ -45,7 +46,7 @@ class Perception:
         self._scans: deque[LaserScan] = deque(maxlen=SCANS)
         self._finder = ObjectFinder(contract.objects, contract.sensors.camera, contract.scene.memory)
         self._image_seen = -math.inf
-        self._actions: deque[str] = deque(maxlen=contract.scene.history)
+        self._actions: deque[tuple[str, _Motion | None]] = deque(maxlen=contract.scene.history)  # and what came of it
         self._task = ""
         self._parts: dict[str, Callable[[float], str]] = {
             "task": lambda now: say.say_task(self._task),
@@ -53,7 +54,7 @@ class Perception:
             "scan": self._say_scan,
             "free": self._say_free,
             "motion": self._say_motion,
-            "history": lambda now: say.say_history(list(self._actions)),
+            "history": self._say_history,
         }
 
     def start_episode(self, instruction: str) -> None:
@@ -66,7 +67,7 @@ class Perception:
         """Whether it was taken."""
         if not self._in_order("scan", scan.stamp):
             return False
-        self._scan = scan
+        self._scan = scan = full_circle(scan)
         if math.isfinite(scan.stamp):
             self._scans.append(scan)
         return True
@@ -99,19 +100,19 @@ class Perception:
 
     def note_action(self, phrase: str) -> None:
         """The action that was just decided."""
-        self._actions.append(phrase)
+        self._actions.append((phrase, None))
 
     def scene(self, now: float) -> Scene:
         """The text of what is known at `now` (s); a part that is stale or missing reads as unknown."""
-        self._look(now)
-        said = [self._parts[part](now) for part in self._contract.scene.parts]
-        unknown = tuple(
-            part
-            for part, words in zip(self._contract.scene.parts, said, strict=True)
-            if part != "task" and f" {say.UNKNOWN}" in words
-        )
+        said = self.said(now)
+        unknown = tuple(part for part, words in said.items() if part != "task" and f" {say.UNKNOWN}" in words)
         stamps = [r.stamp for r in (self._scan, self._odometry, self._image) if r is not None and r.stamp <= now]
-        return Scene(max(stamps, default=now), " ".join(said), self._task, unknown)
+        return Scene(max(stamps, default=now), " ".join(said.values()), self._task, unknown)
+
+    def said(self, now: float) -> dict[str, str]:
+        """The words of each part of the scene at `now` (s), in their order."""
+        self._look(now)
+        return {part: self._parts[part](now) for part in self._contract.scene.parts}
 
     def _in_order(self, sensor: str, stamp: float) -> bool:
         """Whether a reading is not older than the last of its sensor, or all from before is void."""
@@ -174,6 +175,15 @@ class Perception:
     def _say_motion(self, now: float) -> str:
         odometry = self._fresh_odometry(now)
         return say.say_motion(None, None) if odometry is None else say.say_motion(odometry.linear, odometry.angular)
+
+    def _say_history(self, now: float) -> str:
+        """What the last action led to is the motion that is said in the first scene after it."""
+        odometry = self._fresh_odometry(now)
+        told = self._contract.scene.effects and odometry is not None
+        if told and self._actions and self._actions[-1][1] is None:
+            assert odometry is not None
+            self._actions[-1] = (self._actions[-1][0], (odometry.linear, odometry.angular))
+        return say.say_history([say.say_action(*action) for action in self._actions])
 
     def _usable_scan(self, now: float) -> LaserScan | None:
         scan = self._fresh_scan(now)

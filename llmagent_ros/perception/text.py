@@ -83,7 +83,12 @@ def say_motion(linear: float | None, angular: float | None) -> str:
     """Own motion: m/s forward and rad/s to the left."""
     if linear is None or angular is None:
         return f"moving {UNKNOWN}."
-    return f"moving {_signed(linear)} turning {_signed(angular)}."
+    return f"moving {_speeds(linear, angular)}."
+
+
+def say_action(phrase: str, motion: tuple[float, float] | None) -> str:
+    """An action with the motion that came of it, m/s forward and rad/s to the left, where that is known."""
+    return phrase if motion is None else f"{phrase} {_speeds(*motion)}"
 
 
 def say_history(actions: Sequence[str]) -> str:
@@ -91,6 +96,11 @@ def say_history(actions: Sequence[str]) -> str:
     return f"did {', '.join(actions)}." if actions else "did nothing."
 
 
-def _signed(value: float) -> str:
+def _speeds(linear: float, angular: float) -> str:
+    return f"{say_signed(linear)} turning {say_signed(angular)}"
+
+
+def say_signed(value: float) -> str:
+    """With one decimal, and a sign where it is negative."""
     rounded = round(value, 1)
     return f"{'-' if rounded < 0 else ''}{abs(rounded):.1f}"

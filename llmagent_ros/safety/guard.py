@@ -1,8 +1,8 @@
 """The guard: every command passes it, and nothing else may command the robot.
 
 Pure code: no threads, no clock, no ROS. Times are seconds of one clock and are passed in, and so is a steady time by
-which it is seen that this clock runs; the node that composes it is the only publisher of cmd_vel. docs/safety.md says
-the rules for people who run robots.
+which it is seen that this clock runs; the node that composes it is the only publisher of the robot's command. What is
+peculiar to a kind of body is in `safety.shaping`. docs/safety.md says the rules for people who run robots.
 """
 
 from __future__ import annotations
@@ -16,26 +16,22 @@ from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass as config_dataclass
 
 from llmagent_ros.contract import NotNegative, Positive, RobotContract
-from llmagent_ros.safety.limits import limit
-from llmagent_ros.types import Velocity, Verdict, VerdictSource
-
-# Why the guard commands zero.
-E_STOP = "e_stop"
-NO_SCAN = "no_scan"
-STALE_SCAN = "stale_scan"
-NO_COMMAND = "no_command"
-STALE_COMMAND = "stale_command"
-CLOCK_STOPPED = "clock_stopped"
-# Why an input was not taken.
-NOT_FINITE = "dropped_not_finite"
-FUTURE_COMMAND = "dropped_future_command"
-OLD_COMMAND = "dropped_out_of_order_command"
-OLD_TELEOP = "dropped_old_teleop_command"
-FUTURE_TELEOP = "dropped_future_teleop_command"
-FUTURE_SCAN = "dropped_future_scan"
-# Other interventions.
-TELEOP = "teleop"
-CLOCK_BACK = "clock_jumped_back"
+from llmagent_ros.safety.reasons import (
+    CLOCK_BACK,
+    CLOCK_STOPPED,
+    E_STOP,
+    FUTURE_COMMAND,
+    FUTURE_TELEOP,
+    NO_COMMAND,
+    NOT_FINITE,
+    OLD_COMMAND,
+    OLD_TELEOP,
+    STALE_COMMAND,
+    TELEOP,
+)
+from llmagent_ros.safety.sense import sense_of
+from llmagent_ros.safety.shaping import JointShaper, make_shaper
+from llmagent_ros.types import Command, JointState, Verdict, VerdictSource
 
 
 @config_dataclass(config=ConfigDict(extra="forbid"), frozen=True)
@@ -45,7 +41,8 @@ class GuardConfig:
     Attributes:
         command_timeout: s after which a policy command is stale; None: 1.5 control periods of the contract.
         teleop_timeout: s after the stamp of the last teleop command at which the policy has the robot again.
-        teleop_without_scan: whether a person may drive while the scan is missing or stale.
+        teleop_without_scan: whether a person may drive while the scan is missing or stale; an arm, while its joint
+            states are.
         future_tolerance: s that a stamp may lie ahead of the clock; it never prolongs a command's life.
         clock_timeout: s of steady time for which the clock may stand before the robot stops, since nothing gets old
             by a clock that stands; None: 1.5 control periods of the contract. Not in lockstep.
@@ -65,26 +62,26 @@ class GuardConfig:
 
 
 @dataclass(frozen=True)
-class _Command:
-    velocity: Velocity
+class _Taken:
+    command: Command
     valid_from: float  # s; its age counts from here
 
 
 class Guard:
     """Chooses between policy, person and stop, and keeps what passes within the limits.
 
-    In order: a latched e-stop; a fresh teleop command; a fresh policy command. Both commands need a fresh scan.
-    Whatever is missing, stale, in the future or not a number ends in zero. A stop is immediate: the
-    acceleration limit never slows it. Commands ramp from the velocity that was published last.
+    In order: a latched e-stop; a fresh teleop command; a fresh policy command. Both commands need a fresh scan (of an
+    arm: fresh joint states). Whatever is missing, stale, in the future or not a number ends in a stop. A stop is
+    immediate: the acceleration limit never slows it. Commands ramp from what was published last.
 
     Every method may be called in any order and at any time; call them from one thread.
     """
 
     def __init__(self, contract: RobotContract, config: GuardConfig | None = None) -> None:
         self.config = config or GuardConfig()
-        self._limits = contract.limits
         self._period = contract.control_period
-        self._scan_timeout = contract.sensors.scan.timeout
+        self._sense = sense_of(contract)
+        self._shaper = make_shaper(contract, self._period if self.config.lockstep else 1.0 / self.config.rate)
         self._command_timeout = self.config.command_timeout or 1.5 * contract.control_period
         self._clock_timeout = self.config.clock_timeout or 1.5 * contract.control_period
         self._moved: tuple[float, float] | None = None  # the clock when it was last seen to move, and the steady time
@@ -93,7 +90,7 @@ class Guard:
         self._pressed = False
         self._latched = False
         self._now: float | None = None
-        self._scan: float | None = None  # stamp of the newest scan, s
+        self._seen: float | None = None  # stamp of the newest reading of the sense, s
         self.forget()
 
     @property
@@ -108,27 +105,34 @@ class Guard:
 
     @property
     def awaits_scan(self) -> bool:
-        """In lockstep: the command to answer is here but the scan of its stamp is not yet.
+        """In lockstep: the command to answer is here, but the scan (an arm's joint states) of its stamp is not yet.
 
         The two come on different topics. Deciding before both are in would let their race decide, so the node
-        waits for `on_scan`, for a bounded wall time.
+        waits for `on_scan` (`on_joints`), for a bounded wall time.
         """
         if not (self.config.lockstep and self._unanswered is not None):
             return False
-        return self._scan is None or self._scan < self._unanswered
+        return self._seen is None or self._seen < self._unanswered
 
     def forget(self) -> None:
-        """Drops commands and scans and takes the robot to stand still; e-stop and counts stay."""
-        self._policy: _Command | None = None
+        """Drops commands and readings and takes the robot to stand still; e-stop and counts stay."""
+        self._forget_commands()
+        self._lose_sight()
+
+    def _forget_commands(self) -> None:
+        self._policy: _Taken | None = None
         self._policy_stamp: float | None = None
-        self._teleop: _Command | None = None
-        self._scan = None
+        self._teleop: _Taken | None = None
         self._unanswered: float | None = None
-        self._asked = Velocity()  # of the newest command that is to be answered
-        self._last = Velocity()
+        self._asked = self._shaper.nothing  # by the newest command that is to be answered
+        self._shaper.forget()
         self._last_time: float | None = None
 
-    def on_policy_command(self, velocity: Velocity, stamp: float, now: float) -> bool:
+    def _lose_sight(self) -> None:
+        self._seen = None
+        self._shaper.lose_sight()
+
+    def on_policy_command(self, command: Command, stamp: float, now: float) -> bool:
         """Takes a command of the policy.
 
         Args:
@@ -137,8 +141,9 @@ class Guard:
         Returns:
             Whether it was taken. Each one that is calls for exactly one `decide`, whose verdict bears its stamp.
         """
-        if not (_finite(velocity) and math.isfinite(stamp)):
-            return self._drop(NOT_FINITE)
+        refusal = self._shaper.refusal(command) or (None if math.isfinite(stamp) else NOT_FINITE)
+        if refusal is not None:
+            return self._drop(refusal)
         if self.config.lockstep:
             self._lockstep_to(stamp)
         now = self._advance(now)
@@ -146,12 +151,12 @@ class Guard:
             return self._drop(FUTURE_COMMAND)
         if self._policy_stamp is not None and stamp < self._policy_stamp:
             return self._drop(OLD_COMMAND)
-        self._policy = _Command(velocity, min(stamp, now))
+        self._policy = _Taken(command, min(stamp, now))
         self._policy_stamp = self._unanswered = stamp
-        self._asked = velocity
+        self._asked = command
         return True
 
-    def on_teleop_command(self, velocity: Velocity, now: float, stamp: float | None = None) -> bool:
+    def on_teleop_command(self, command: Command, now: float, stamp: float | None = None) -> bool:
         """Takes a command of a person.
 
         Args:
@@ -162,29 +167,38 @@ class Guard:
         """
         now = self._advance(now)
         given = now if stamp is None or self.config.lockstep else stamp
-        if not (_finite(velocity) and math.isfinite(given)):
-            return self._drop(NOT_FINITE)
+        refusal = self._shaper.refusal(command) or (None if math.isfinite(given) else NOT_FINITE)
+        if refusal is not None:
+            return self._drop(refusal)
         if given > now + self.config.future_tolerance:
             return self._drop(FUTURE_TELEOP)
         if now - given > self.config.teleop_timeout:
             return self._drop(OLD_TELEOP)
-        self._teleop = _Command(velocity, min(given, now))
+        self._teleop = _Taken(command, min(given, now))
         if not self.config.lockstep:  # there only the policy's commands are answered
-            self._asked = velocity
+            self._asked = command
         return True
 
     def on_scan(self, stamp: float, now: float) -> bool:
         """Notes that a scan was acquired at `stamp`; returns whether the stamp was believed."""
+        return self._see(stamp, now)
+
+    def on_joints(self, state: JointState, now: float) -> bool:
+        """Notes where an arm's joints were at the reading's stamp; returns whether it was believed.
+
+        One that does not tell of every joint of the contract (of a gripper, say, on the same topic) is passed over.
+        """
+        shaper = self._shaper
+        if not isinstance(shaper, JointShaper) or not set(shaper.limits) <= set(state.positions):
+            return False
         now = self._advance(now)
-        if not math.isfinite(stamp):
+        newest = self._seen is None or state.stamp >= self._seen or self.config.lockstep
+        if not all(math.isfinite(state.positions[name]) for name in shaper.limits):
             return self._drop(NOT_FINITE)
-        if self.config.lockstep:
-            self._scan = stamp  # a world that was reset may begin anew at 0
-            return True
-        if stamp > now + self.config.future_tolerance:
-            return self._drop(FUTURE_SCAN)
-        stamp = min(stamp, now)
-        self._scan = stamp if self._scan is None else max(self._scan, stamp)
+        if not self._see(state.stamp, now):
+            return False
+        if newest:
+            shaper.measure(state.positions)
         return True
 
     def on_e_stop(self, pressed: bool) -> None:
@@ -205,6 +219,19 @@ class Guard:
             self._policy = self._teleop = None
         return True
 
+    def _see(self, stamp: float, now: float) -> bool:
+        now = self._advance(now)
+        if not math.isfinite(stamp):
+            return self._drop(NOT_FINITE)
+        if self.config.lockstep:
+            self._seen = stamp  # a world that was reset may begin anew at 0
+            return True
+        if stamp > now + self.config.future_tolerance:
+            return self._drop(self._sense.future)
+        stamp = min(stamp, now)
+        self._seen = stamp if self._seen is None else max(self._seen, stamp)
+        return True
+
     def decide(self, now: float, steady: float | None = None) -> Verdict:
         """The command to publish now. Call it after each accepted command and by a timer in between.
 
@@ -214,37 +241,48 @@ class Guard:
         now = self._advance(now)
         stands = self._clock_stands(now, steady)
         target, source, reason = self._choose(now, stands)
-        limited: tuple[str, ...] = ()
-        velocity = target
-        if reason is None:
-            velocity, limited = limit(self._last, target, self._elapsed(now), self._limits)
+        command, limited = self._shape(target, now)
         active = frozenset(limited) | ({reason} if reason else set()) | ({TELEOP} if source == TELEOP else set())
         self._counts.update(active - self._active)
         self._active = active
         stamp = now if self._unanswered is None else self._unanswered
         self._unanswered = None
-        self._last, self._last_time = velocity, now
-        asked, self._asked = (self._asked if reason else target), Velocity()
-        return Verdict(velocity, source, reason, limited, stamp, asked)
+        self._last_time = now
+        asked, self._asked = (self._asked if target is None else target), self._shaper.nothing
+        return Verdict(command, source, reason, limited, stamp, asked)
 
-    def _choose(self, now: float, stands: bool) -> tuple[Velocity, VerdictSource, str | None]:
+    def stop(self) -> Command:
+        """The command that stops the robot, for a node that ends."""
+        return self._shaper.stop()
+
+    def _choose(self, now: float, stands: bool) -> tuple[Command | None, VerdictSource, str | None]:
+        """What to follow, and whose it is; or None, and why the robot is to stop."""
         if stands:  # what came before must not move the robot when the clock runs again
-            self._policy = self._teleop = self._scan = None
+            self._policy = self._teleop = None
+            self._lose_sight()
         if self._latched:
-            return Velocity(), "stop", E_STOP
+            return None, "stop", E_STOP
         if stands:
-            return Velocity(), "stop", CLOCK_STOPPED
-        blind = self._scan_problem(now)
+            return None, "stop", CLOCK_STOPPED
+        blind = self._blindness(now)
         may_teleop = blind is None or self.config.teleop_without_scan
         if may_teleop and self._teleop is not None and now - self._teleop.valid_from <= self.config.teleop_timeout:
-            return self._teleop.velocity, "teleop", None
+            return self._teleop.command, "teleop", None
         if blind is not None:
-            return Velocity(), "stop", blind
+            return None, "stop", blind
         if self._policy is None:
-            return Velocity(), "stop", NO_COMMAND
+            return None, "stop", NO_COMMAND
         if now - self._policy.valid_from > self._command_timeout:
-            return Velocity(), "stop", STALE_COMMAND
-        return self._policy.velocity, "policy", None
+            return None, "stop", STALE_COMMAND
+        return self._policy.command, "policy", None
+
+    def _shape(self, target: Command | None, now: float) -> tuple[Command, tuple[str, ...]]:
+        """The command that goes out, and which limits changed the one that was chosen."""
+        if self._blindness(now) is not None:
+            self._shaper.lose_sight()
+        if target is None:
+            return self._shaper.stop(), ()
+        return self._shaper.follow(target, self._elapsed(now))
 
     def _clock_stands(self, now: float, steady: float | None) -> bool:
         if self.config.lockstep or steady is None:
@@ -253,10 +291,10 @@ class Guard:
             self._moved = now, steady
         return steady - self._moved[1] > self._clock_timeout
 
-    def _scan_problem(self, now: float) -> str | None:
-        if self._scan is None:
-            return NO_SCAN
-        return STALE_SCAN if now - self._scan > self._scan_timeout else None
+    def _blindness(self, now: float) -> str | None:
+        if self._seen is None:
+            return self._sense.missing
+        return self._sense.stale if now - self._seen > self._sense.timeout else None
 
     def _elapsed(self, now: float) -> float:
         """s for which the acceleration limit may be spent.
@@ -282,16 +320,13 @@ class Guard:
     def _lockstep_to(self, stamp: float) -> None:
         if self._now is not None and stamp < self._now:
             self._counts[CLOCK_BACK] += 1
-            scan = self._scan
-            self.forget()
-            # The scan of the new world may have come before its first command.
-            self._scan = scan if scan is not None and scan <= stamp else None
+            self._forget_commands()
+            # The reading of the new world may have come before its first command.
+            if self._seen is not None and self._seen > stamp:
+                self._lose_sight()
         self._now = stamp
 
     def _drop(self, reason: str) -> bool:
         self._counts[reason] += 1
         return False
 
-
-def _finite(velocity: Velocity) -> bool:
-    return math.isfinite(velocity.linear) and math.isfinite(velocity.angular)

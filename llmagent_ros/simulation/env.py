@@ -16,7 +16,7 @@ import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
-from llmagent_ros.contract import load_contract
+from llmagent_ros.contract import load_mobile_contract
 from llmagent_ros.simulation.physics import Readings
 from llmagent_ros.simulation.route import Route
 from llmagent_ros.simulation.simulator import Simulator
@@ -48,7 +48,7 @@ class NavigateEnv(gym.Env[Observation, np.int64]):
         if render_mode not in (None, *self.metadata["render_modes"]):
             raise ValueError(f"render_mode {render_mode!r}; valid: None, {self.metadata['render_modes']}")
         self.render_mode = render_mode
-        self.contract = load_contract(robot)
+        self.contract = load_mobile_contract(robot)
         sensors = self.contract.simulation
         self.simulator = Simulator(self.contract, load_task(task))
         self._readings: Readings | None = None

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from llmagent_ros import config
-from llmagent_ros.contract import RobotContract
+from llmagent_ros.contract import MobileContract
+from llmagent_ros.simulation.body import LEFT, RIGHT, body_of
 from llmagent_ros.simulation.quiet import quiet
 from llmagent_ros.simulation.variation import Variation
 from llmagent_ros.simulation.world import Body, World, WorldConfig
@@ -21,10 +21,6 @@ with quiet():  # it prints when it was built
     from pybullet_utils.bullet_client import BulletClient
 
 PHYSICS_RATE = 240.0  # Hz, Bullet's recommended step for wheeled contact
-# m, as in sim/urdf/diffdrive.urdf; a robot of another footprint is that one, scaled
-RADIUS, WHEEL_RADIUS, WHEEL_SEPARATION = 0.17, 0.05, 0.26
-SCAN_HEIGHT, CAMERA_HEIGHT, CAMERA_FORWARD = 0.18, 0.2, 0.1
-WHEEL_TORQUE = 4.0  # N m
 _WALL_HEIGHT, _WALL_THICKNESS = 0.6, 0.1
 _GREY, _WALL_COLOUR = (0.55, 0.55, 0.55, 1.0), (0.75, 0.75, 0.72, 1.0)
 COLOURS = {
@@ -51,17 +47,16 @@ class Physics:
         gui: opens PyBullet's window; needs a display.
     """
 
-    def __init__(self, contract: RobotContract, *, gui: bool = False) -> None:
+    def __init__(self, contract: MobileContract, *, gui: bool = False) -> None:
         self._contract = contract
         self._sensors = contract.simulation
-        self._scale = contract.footprint_radius / RADIUS
-        self._wheel_radius, self._wheel_separation = WHEEL_RADIUS * self._scale, WHEEL_SEPARATION * self._scale
+        self._body_model = body_of(contract)
         self._noise = np.random.default_rng(0)
         with quiet():
             self._bullet: Any = BulletClient(connection_mode=pybullet.GUI if gui else pybullet.DIRECT)
-        self._urdf = _urdf_path()
         self._robot = -1
         self._wheels = (0, 1)
+        self._centre_of_mass = (0.0, 0.0)  # in the base frame, m
         self._variation = Variation()
         self._bodies: dict[str, tuple[int, Body]] = {}
         self._solid: list[int] = []
@@ -69,7 +64,8 @@ class Physics:
         self._wheel_angles = np.zeros(2)
         fov = math.radians(self._sensors.horizontal_fov)
         self._focal = self._sensors.image_width / 2 / math.tan(fov / 2)
-        bearings = np.arange(self._sensors.rays) * 2 * math.pi / self._sensors.rays - math.pi
+        bearings = self._bearings()
+        self._first_bearing, self._bearing_step = float(bearings[0]), _step(bearings, self._sensors.field_of_view)
         self._ray_directions = np.stack([np.cos(bearings), np.sin(bearings)], axis=1)
 
     def load(self, config: WorldConfig, world: World, variation: Variation | None = None) -> None:
@@ -90,15 +86,18 @@ class Physics:
 
     def drive(self, command: Velocity, duration: float) -> bool:
         """Holds a velocity command for `duration` s; True as soon as the robot has hit something."""
-        left = (command.linear - command.angular * self._wheel_separation / 2) / self._wheel_radius
-        right = (command.linear + command.angular * self._wheel_separation / 2) / self._wheel_radius
+        body = self._body_model
+        left = (command.linear - command.angular * body.wheel_separation / 2) / body.wheel_radius
+        right = (command.linear + command.angular * body.wheel_separation / 2) / body.wheel_radius
+        if self._variation.length != 1.0:  # else to the bit as told
+            left, right = self._less_apart(left, right)
         left, right = self._variation.wheels(left, right)
         self._bullet.setJointMotorControlArray(
             self._robot,
             self._wheels,
             pybullet.VELOCITY_CONTROL,
             targetVelocities=[left, right],
-            forces=[WHEEL_TORQUE * self._scale**4] * 2,  # mass grows by the third power, the lever by the first
+            forces=[body.torque] * 2,
         )
         for step in range(round(duration * PHYSICS_RATE)):
             self._bullet.stepSimulation()
@@ -108,6 +107,11 @@ class Physics:
                     return True
         self._integrate_odometry()
         return self.touching()
+
+    def _less_apart(self, left: float, right: float) -> tuple[float, float]:
+        """Wheel speeds that turn this body as those given turn one whose wheels are further apart."""
+        mean, half = (left + right) / 2, (right - left) / 2 / self._variation.length
+        return mean - half, mean + half
 
     def touching(self) -> bool:
         """Whether the robot touches a wall, an obstacle or an object."""
@@ -133,7 +137,13 @@ class Physics:
     def pose(self) -> tuple[float, float, float]:
         """True pose: x, y in m and yaw in rad. For rewards and tests, never for perception."""
         (x, y, _), orientation = self._bullet.getBasePositionAndOrientation(self._robot)
-        return x, y, self._bullet.getEulerFromQuaternion(orientation)[2]
+        yaw = self._bullet.getEulerFromQuaternion(orientation)[2]
+        ahead, left = self._centre_of_mass  # which is what Bullet tells the position of
+        return (
+            x - (ahead * math.cos(yaw) - left * math.sin(yaw)),
+            y - (ahead * math.sin(yaw) + left * math.cos(yaw)),
+            yaw,
+        )
 
     def read(self, stamp: float) -> Readings:
         """All sensors now."""
@@ -148,7 +158,9 @@ class Physics:
         x, y, yaw = self.pose()
         turn = np.array([[math.cos(yaw), math.sin(yaw)], [-math.sin(yaw), math.cos(yaw)]])
         directions = self._ray_directions @ turn
-        start = np.full((self._sensors.rays, 3), (x, y, SCAN_HEIGHT * self._scale))
+        forward, up = self._body_model.scan_forward, self._body_model.scan_up
+        origin = (x + forward * math.cos(yaw), y + forward * math.sin(yaw), up)
+        start = np.full((self._sensors.rays, 3), origin)
         end = start.copy()
         end[:, :2] += directions * self._sensors.range_max
         hits = self._bullet.rayTestBatch(start.tolist(), end.tolist())
@@ -159,14 +171,22 @@ class Physics:
             measured = np.maximum(measured + self._noise.normal(0.0, self._sensors.scan_noise, len(measured)), 0.0)
         ranges = np.where(missed, np.inf, measured).astype(np.float32)
         return LaserScan(
-            stamp, -math.pi, 2 * math.pi / self._sensors.rays, ranges, 0.05, self._sensors.range_max
+            stamp, self._first_bearing, self._bearing_step, ranges, 0.05, self._sensors.range_max
         )
+
+    def _bearings(self) -> NDArray[np.float64]:
+        """Bearing of each ray, rad, (rays,), counter-clockwise."""
+        rays, view = self._sensors.rays, self._sensors.field_of_view
+        if view == 360.0:
+            return np.arange(rays) * 2 * math.pi / rays - math.pi
+        return np.radians(np.linspace(-view / 2, view / 2, rays))
 
     def _image(self, stamp: float) -> CameraImage:
         x, y, yaw = self.pose()
         width, height = self._sensors.image_width, self._sensors.image_height
-        forward, up = CAMERA_FORWARD * self._scale, CAMERA_HEIGHT * self._scale
+        forward, up = self._body_model.camera_forward, self._body_model.camera_up
         eye = (x + forward * math.cos(yaw), y + forward * math.sin(yaw), up)
+        yaw += math.radians(self._variation.camera_turned)
         ahead = (eye[0] + math.cos(yaw), eye[1] + math.sin(yaw), up)
         vertical_fov = math.degrees(2 * math.atan(height / 2 / self._focal))
         _, _, rgba, _, _ = self._bullet.getCameraImage(
@@ -183,17 +203,19 @@ class Physics:
 
     def _read_odometry(self, stamp: float) -> Odometry:
         rates = np.array([self._bullet.getJointState(self._robot, wheel)[1] for wheel in self._wheels])
-        linear = self._wheel_radius * float(rates.sum()) / 2
-        angular = self._wheel_radius * float(rates[1] - rates[0]) / self._wheel_separation
+        body = self._body_model
+        linear = body.wheel_radius * float(rates.sum()) / 2
+        angular = self._variation.length * body.wheel_radius * float(rates[1] - rates[0]) / body.wheel_separation
         x, y, yaw = self._odometry.tolist()
         return Odometry(stamp, x, y, math.atan2(math.sin(yaw), math.cos(yaw)), linear, angular)
 
     def _integrate_odometry(self) -> None:
         """Dead reckoning from the wheel angles, as a real base does it; slip makes it drift."""
         angles = np.array([self._bullet.getJointState(self._robot, wheel)[0] for wheel in self._wheels])
-        left, right = (angles - self._wheel_angles) * self._wheel_radius
+        left, right = (angles - self._wheel_angles) * self._body_model.wheel_radius
         self._wheel_angles = angles
-        distance, turned = (left + right) / 2, (right - left) / self._wheel_separation
+        distance = (left + right) / 2
+        turned = self._variation.length * (right - left) / self._body_model.wheel_separation  # as it reckons
         heading = self._odometry[2] + turned / 2
         self._odometry += (distance * math.cos(heading), distance * math.sin(heading), turned)
 
@@ -201,15 +223,17 @@ class Physics:
         bullet = self._bullet
         orientation = bullet.getQuaternionFromEuler((0, 0, start[2]))
         place = (start[0], start[1], 0.002)
-        self._robot = bullet.loadURDF(str(self._urdf), place, orientation, globalScaling=self._scale)
+        model = self._body_model
+        self._robot = bullet.loadURDF(str(model.urdf), place, orientation, globalScaling=model.scale)
         links = {
             bullet.getJointInfo(self._robot, j)[1].decode(): j for j in range(bullet.getNumJoints(self._robot))
         }
-        self._wheels = (links["left_wheel_joint"], links["right_wheel_joint"])
+        self._wheels = (links[LEFT], links[RIGHT])
         for name, joint in links.items():
             friction = self._variation.friction if "wheel" in name else 0.0
             bullet.changeDynamics(self._robot, joint, lateralFriction=friction)
         bullet.changeDynamics(self._robot, -1, lateralFriction=0.0)
+        self._centre_of_mass = tuple(bullet.getDynamicsInfo(self._robot, -1)[3][:2])
         if self._variation.load != 1.0:  # Bullet makes the inertia anew from the shape when it is given a mass
             mass = self._variation.load * bullet.getDynamicsInfo(self._robot, -1)[0]
             bullet.changeDynamics(self._robot, -1, mass=mass)
@@ -250,5 +274,7 @@ class Physics:
         return int(self._bullet.createMultiBody(0, collision, visual, centre))
 
 
-def _urdf_path() -> Path:
-    return config.share_dir() / "sim" / "urdf" / "diffdrive.urdf"
+def _step(bearings: NDArray[np.float64], field_of_view: float) -> float:
+    """rad between two rays."""
+    rays = len(bearings)
+    return 2 * math.pi / rays if field_of_view == 360.0 else math.radians(field_of_view) / (rays - 1)

@@ -6,11 +6,12 @@ from collections import deque
 
 import numpy as np
 
-from llmagent_ros.contract import RobotContract
+from llmagent_ros.contract import MobileContract
 from llmagent_ros.simulation.physics import Physics, Readings
-from llmagent_ros.simulation.task import TaskConfig, judge, left_to_do
+from llmagent_ros.simulation.sensor_faults import SensorFaults
+from llmagent_ros.simulation.task import TaskConfig, judge, left_to_do, load_task
 from llmagent_ros.simulation.world import World, WorldConfig, draw_world, load_world
-from llmagent_ros.types import Outcome, Velocity
+from llmagent_ros.types import Command, Outcome, Velocity
 
 
 class Simulator:
@@ -22,7 +23,7 @@ class Simulator:
 
     def __init__(
         self,
-        contract: RobotContract,
+        contract: MobileContract,
         task: TaskConfig,
         *,
         seed: int = 0,
@@ -40,12 +41,21 @@ class Simulator:
         self._target = ""
         self._left: float | None = None
         self._collided = False
+        self._faults = SensorFaults(task.variation, contract.control_period, 0)
         self._commanded: deque[tuple[float, Velocity]] = deque()  # when, what: from the one that acts now on
 
     def set_task(self, task: TaskConfig) -> None:
         """The task of the next episode."""
         self._world_config = load_world(task.world)
         self._task = task
+
+    def set_task_by_name(self, name: str) -> None:
+        """As `set_task`, of a file of config/tasks.
+
+        Raises:
+            ConfigError: there is none, or it is of an arm.
+        """
+        self.set_task(load_task(name))
 
     @property
     def world_config(self) -> WorldConfig:
@@ -68,7 +78,8 @@ class Simulator:
         self.follow(wording.format(object=self.world.target))
         self.steps, self._collided = 0, False
         self.time += self._contract.control_period
-        return self._physics.read(self.time)
+        self._faults = SensorFaults(self._task.variation, self._contract.control_period, int(rng.integers(1 << 31)))
+        return self._read()
 
     @property
     def episode(self) -> int:
@@ -83,17 +94,19 @@ class Simulator:
         self._left = self._left_to_do()
         return bool(self._target)
 
-    def step(self, command: Velocity) -> tuple[Readings, Outcome]:
+    def step(self, command: Command) -> tuple[Readings, Outcome]:
         """Advances one control period under a velocity command held throughout."""
         readings = self.advance(command, self._contract.control_period)
         return readings, self.judge()
 
-    def advance(self, command: Velocity, duration: float) -> Readings:
-        """Holds a command for `duration` s, or until the robot hits something; time passes all the same."""
+    def advance(self, command: Command, duration: float) -> Readings:
+        """Holds a command for `duration` s, or until the robot hits something; time passes all the same. What is no
+        velocity stops it."""
+        velocity = command if isinstance(command, Velocity) else Velocity()
         if not self._collided:
-            self._collided = self._physics.drive(self._acting(command), duration)
+            self._collided = self._physics.drive(self._acting(velocity), duration)
         self.time += duration
-        return self._physics.read(self.time)
+        return self._read()
 
     def judge(self) -> Outcome:
         """The outcome of the control period that ends now."""
@@ -113,6 +126,11 @@ class Simulator:
 
     def close(self) -> None:
         self._physics.close()
+
+    def _read(self) -> Readings:
+        readings = self._physics.read(self.time)
+        scan, image = self._faults.worsen(readings.scan, readings.image)
+        return Readings(scan, readings.odometry, image)
 
     def _acting(self, command: Velocity) -> Velocity:
         """What the body does now: the command of as long ago as its delay is."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from string import Formatter
 from typing import Annotated, Literal
 
@@ -11,10 +12,12 @@ from pydantic.dataclasses import dataclass
 
 from llmagent_ros import config
 from llmagent_ros.contract import Finite, Positive
+from llmagent_ros.errors import ConfigError
 from llmagent_ros.simulation.variation import Variation
 from llmagent_ros.types import Outcome
 
 _STRICT = ConfigDict(extra="forbid")
+ARM = "arm"  # the key `body` of a task for an arm
 _FULFILLED = {"reach": "reached", "leave": "left", "face": "faced"}
 
 
@@ -69,8 +72,33 @@ class TaskConfig:
 
 
 def load_task(name: str) -> TaskConfig:
-    """A shipped task ("navigate") or a path to a YAML file."""
-    return config.load(TaskConfig, config.named_file("task", name, config.share_dir() / "config" / "tasks"))
+    """A shipped task of a base ("navigate") or a path to a YAML file.
+
+    Raises:
+        ConfigError: unknown, unreadable, invalid, or of an arm.
+    """
+    if is_arm_task(name):
+        raise ConfigError(f"task {name}: of an arm; valid for a base: {', '.join(shipped_tasks(arm=False))}")
+    return config.load(TaskConfig, config.named_file("task", name, task_files()))
+
+
+def is_arm_task(name: str) -> bool:
+    """Whether a task (a shipped name, or a path to a YAML file) is of an arm.
+
+    Raises:
+        ConfigError: there is none, or it cannot be read.
+    """
+    return bool(config.read_yaml(config.named_file("task", name, task_files())).get("body") == ARM)
+
+
+def task_files() -> Path:
+    """The folder of the shipped tasks, of bases and of arms (`simulation.arm.task`)."""
+    return config.share_dir() / "config" / "tasks"
+
+
+def shipped_tasks(*, arm: bool) -> list[str]:
+    """Names of the shipped tasks of an arm, or of a base."""
+    return sorted(path.stem for path in task_files().glob("*.yaml") if is_arm_task(path.stem) == arm)
 
 
 def left_to_do(task: TaskConfig, gap: float, bearing: float) -> float:

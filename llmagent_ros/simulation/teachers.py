@@ -10,6 +10,8 @@ import gymnasium as gym
 import numpy as np
 
 from llmagent_ros.errors import ConfigError, UnknownNameError
+from llmagent_ros.simulation.arm.env import ArmEnv
+from llmagent_ros.simulation.arm.teacher import ArmTeacher
 from llmagent_ros.simulation.env import NavigateEnv
 from llmagent_ros.simulation.route import Route
 from llmagent_ros.simulation.variation import Variation
@@ -30,9 +32,11 @@ def teacher(env: gym.Env[Any, Any]) -> Act:
     inner = env.unwrapped
     if isinstance(inner, NavigateEnv):
         return NavigationTeacher(inner)
+    if isinstance(inner, ArmEnv):
+        return ArmTeacher(inner)
     name = env.spec.id.rpartition("-v")[0] if env.spec is not None else type(inner).__name__
     if name not in _TEACHERS:
-        raise UnknownNameError("teacher of the environment", name, ["navigate", *_TEACHERS])
+        raise UnknownNameError("teacher of the environment", name, ["navigate", "reach", "push", *_TEACHERS])
     return _TEACHERS[name](inner)
 
 

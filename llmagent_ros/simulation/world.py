@@ -13,7 +13,7 @@ from pydantic import AfterValidator, ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
 from llmagent_ros import config
-from llmagent_ros.contract import NotNegative, Positive, RobotContract
+from llmagent_ros.contract import MobileContract, NotNegative, Positive
 from llmagent_ros.errors import ConfigError
 
 _STRICT = ConfigDict(extra="forbid")
@@ -88,7 +88,7 @@ def load_world(name: str) -> WorldConfig:
     return config.load(WorldConfig, config.named_file("world", name, config.share_dir() / "sim" / "worlds"))
 
 
-def draw_world(world: WorldConfig, contract: RobotContract, rng: np.random.Generator) -> World:
+def draw_world(world: WorldConfig, contract: MobileContract, rng: np.random.Generator) -> World:
     """A random world in which the robot can reach its target.
 
     Raises:
@@ -103,7 +103,7 @@ def draw_world(world: WorldConfig, contract: RobotContract, rng: np.random.Gener
     raise ConfigError(f"world {world.world}: no solvable layout in {_ATTEMPTS} draws; fewer obstacles or more room")
 
 
-def _draw_once(world: WorldConfig, contract: RobotContract, rng: np.random.Generator) -> World | None:
+def _draw_once(world: WorldConfig, contract: MobileContract, rng: np.random.Generator) -> World | None:
     names = list(contract.objects)
     wanted = min(int(rng.integers(world.objects[0], world.objects[1] + 1)), len(names))
     chosen = [names[i] for i in rng.permutation(len(names))[:wanted]]

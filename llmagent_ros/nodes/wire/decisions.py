@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import array
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import numpy as np
+from builtin_interfaces.msg import Time
 
 from llmagent_interfaces.msg import Beginning as BeginningMessage
 from llmagent_interfaces.msg import Decision as DecisionMessage
@@ -15,11 +16,28 @@ from llmagent_interfaces.msg import Scene as SceneMessage
 from llmagent_interfaces.msg import Skill as SkillMessage
 from llmagent_interfaces.msg import Task
 from llmagent_interfaces.msg import Transition as TransitionMessage
-from llmagent_ros.errors import ConfigError, UnknownNameError
-from llmagent_ros.nodes.wire.stamps import header, to_seconds
-from llmagent_ros.types import Decision, FloatArray, Outcome, RetrievedSkill, Scene, Source, Transition
+from llmagent_ros.messages import (
+    ADAPTER,
+    decision_from_message,
+    outcome_from_message,
+    scene_from_message,
+    transition_from_message,
+)
+from llmagent_ros.nodes.wire.stamps import header
+from llmagent_ros.types import Decision, FloatArray, Outcome, RetrievedSkill, Scene, Transition
 
-ADAPTER = "adapter"  # the entry of Transition.extra that names the adapter version that acted
+__all__ = [
+    "decision_from_message",
+    "decision_to_message",
+    "outcome_from_message",
+    "outcome_to_message",
+    "retrieved_from_messages",
+    "scene_from_message",
+    "scene_to_message",
+    "task_to_message",
+    "transition_from_message",
+    "transition_to_message",
+]
 
 
 def task_to_message(
@@ -43,8 +61,21 @@ def retrieved_from_messages(found: Iterable[SkillMessage | RetrievedSkillMessage
     return tuple(RetrievedSkill(skill.id, skill.description, skill.similarity) for skill in found)
 
 
-def scene_to_message(scene: Scene, task: Task, frame: str) -> SceneMessage:
-    """A scene that was built with `task`; frame: of the robot's base."""
+def scene_to_message(
+    scene: Scene,
+    task: Task,
+    frame: str,
+    *,
+    now: int = 0,
+    readings: Mapping[str, int] | None = None,
+    decisions: int = 0,
+) -> SceneMessage:
+    """A scene that was built with `task`, and what it was built of.
+
+    Args:
+        frame: of the robot's base. now: for which time, ns.
+        readings: stamp of the newest reading of each sensor, ns. decisions: how many of the task it knew of.
+    """
     return SceneMessage(
         header=header(scene.stamp, frame),
         text=scene.text,
@@ -52,11 +83,11 @@ def scene_to_message(scene: Scene, task: Task, frame: str) -> SceneMessage:
         task_id=task.id,
         episode=task.episode,
         unknown=list(scene.unknown),
+        time=_time(now),
+        sensors=list(readings or {}),
+        readings=[_time(stamp) for stamp in (readings or {}).values()],
+        decisions=decisions,
     )
-
-
-def scene_from_message(message: SceneMessage) -> Scene:
-    return Scene(to_seconds(message.header.stamp), message.text, message.task, tuple(message.unknown))
 
 
 def decision_to_message(
@@ -67,6 +98,7 @@ def decision_to_message(
     step: int,
     prompt_prefix: str = "",
     compute_ms: float = 0.0,
+    adapter_digest: str = "",
 ) -> DecisionMessage:
     """A decision with the stamp, the task and the text of the scene that it answers."""
     return DecisionMessage(
@@ -84,27 +116,9 @@ def decision_to_message(
         log_probability=float(decision.log_probability),
         source=decision.source.value,
         adapter=decision.adapter,
+        adapter_digest=adapter_digest,
         compute_ms=float(compute_ms),
     )
-
-
-def decision_from_message(message: DecisionMessage) -> Decision:
-    """The choice in a message.
-
-    Raises:
-        ConfigError: its lists are not of one length, the action is not among the candidates,
-            or its source is not one of `Source`.
-    """
-    candidates = tuple(message.candidates)
-    probabilities, values = np.array(message.probabilities, np.float32), np.array(message.values, np.float32)
-    if not len(candidates) == len(probabilities) == len(values):
-        raise ConfigError(
-            f"decision: {len(candidates)} candidates, {len(probabilities)} probabilities, {len(values)} values"
-        )
-    if message.action not in candidates:
-        raise UnknownNameError("action phrase", message.action, candidates)
-    source = _source(message.source)
-    return Decision(message.action, message.log_probability, candidates, probabilities, values, message.adapter, source)
 
 
 def outcome_to_message(outcome: Outcome, stamp: float) -> OutcomeMessage:
@@ -117,10 +131,6 @@ def outcome_to_message(outcome: Outcome, stamp: float) -> OutcomeMessage:
         success=bool(outcome.success),
         reason=outcome.reason,
     )
-
-
-def outcome_from_message(message: OutcomeMessage) -> Outcome:
-    return Outcome(message.reward, message.terminated, message.truncated, message.success, message.reason)
 
 
 def transition_to_message(transition: Transition) -> TransitionMessage:
@@ -142,35 +152,8 @@ def transition_to_message(transition: Transition) -> TransitionMessage:
     )
 
 
-def transition_from_message(message: TransitionMessage) -> Transition:
-    """A step for the replay; the adapter's version is in `extra`.
-
-    Raises:
-        UnknownNameError: its source is not one of `Source`.
-    """
-    return Transition(
-        run=message.run,
-        episode=message.episode,
-        step=message.step,
-        task=message.task,
-        scene=message.scene,
-        action=message.action,
-        reward=message.reward,
-        next_scene=message.next_scene,
-        terminated=message.terminated,
-        truncated=message.truncated,
-        source=_source(message.source),
-        log_probability=message.log_probability,
-        stamp=to_seconds(message.header.stamp),
-        extra={ADAPTER: message.adapter} if message.adapter else {},
-    )
-
-
-def _source(name: str) -> Source:
-    try:
-        return Source(name)
-    except ValueError as error:
-        raise UnknownNameError("source of an action", name, [source.value for source in Source]) from error
+def _time(nanoseconds: int) -> Time:
+    return Time(sec=nanoseconds // 1_000_000_000, nanosec=nanoseconds % 1_000_000_000)
 
 
 def _floats(values: FloatArray) -> array.array[float]:

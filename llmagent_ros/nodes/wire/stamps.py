@@ -5,10 +5,9 @@ from __future__ import annotations
 from builtin_interfaces.msg import Time
 from std_msgs.msg import Header
 
+from llmagent_ros.messages import key, to_seconds
 
-def to_seconds(stamp: Time) -> float:
-    """Seconds since the epoch of the clock; exact to a microsecond for any realistic time."""
-    return stamp.sec + stamp.nanosec * 1e-9
+__all__ = ["header", "key", "to_seconds", "to_time"]
 
 
 def to_time(seconds: float) -> Time:
@@ -19,8 +18,3 @@ def to_time(seconds: float) -> Time:
 
 def header(seconds: float, frame: str = "") -> Header:
     return Header(stamp=to_time(seconds), frame_id=frame)
-
-
-def key(stamp: Time) -> int:
-    """A stamp as nanoseconds: what messages of one moment are matched by."""
-    return int(stamp.sec) * 1_000_000_000 + int(stamp.nanosec)

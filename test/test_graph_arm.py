@@ -1,0 +1,111 @@
+"""The whole graph around an arm: in lockstep a seed gives an episode, and in real time it moves as it is told."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from graph_support import LONG, Agent
+from ros_support import ROOT, Graph
+from trajectory_msgs.msg import JointTrajectory
+
+from llmagent_interfaces.msg import Verdict
+from llmagent_ros.contract import ArmContract, load_contract
+from llmagent_ros.nodes import qos
+from llmagent_ros.nodes.wire.stamps import key
+
+ARM = load_contract("sim_arm")
+assert isinstance(ARM, ArmContract)
+TOPIC = "/joint_trajectory_controller/joint_trajectory"
+MAX_STEPS = 8
+
+
+def task_file(folder: Path) -> Path:
+    content = yaml.safe_load((ROOT / "config" / "tasks" / "reach.yaml").read_text())
+    path = folder / "reach.yaml"
+    path.write_text(yaml.safe_dump(content | {"task": "short", "max_steps": MAX_STEPS}))
+    return path
+
+
+def meet(graph: Graph) -> Agent:
+    """The agent, once the policy is there: it loads a language model first."""
+    graph.until(lambda: graph.node.count_publishers("/decision") > 0, "no policy", LONG)
+    return Agent(graph, JointTrajectory, "/cmd_joint_policy", TOPIC)
+
+
+def episode(folder: Path, seed: int) -> dict[str, Any]:
+    folder.mkdir()
+    with Graph(folder) as graph:
+        common: dict[str, Any] = {"robot": "sim_arm", "use_sim_time": True}
+        graph.compose(
+            guard=common | {"mode": "lockstep", "scan_wait": 10.0},
+            perception=common | {"decision_timeout": 10.0},
+            sim=common | {"task": task_file(folder), "command_timeout": 10.0},
+        )
+        graph.start("policy", seed=3, out=folder, **common)
+        verdicts: list[Verdict] = graph.collect(Verdict, "/verdict", qos.VERDICT)
+        agent = meet(graph)
+        goal = agent.send(agent.reset(seed))
+        _, result = goal.result()
+        told = agent.episode(goal.task_id, result.steps)
+        decided = {key(m.header.stamp) for m in told.decisions}
+        answered = graph.until(
+            lambda: [m for m in verdicts if key(m.header.stamp) in decided][: result.steps], "no verdicts"
+        )
+    return {
+        "scenes": [m.text for m in told.scenes],
+        "actions": [m.action for m in told.decisions],
+        "commands": [dict(zip(m.joint_names, m.points[0].positions, strict=True)) for m in told.commands],
+        "rewards": [round(m.reward, 6) for m in told.outcomes],
+        "result": (result.success, result.reason, result.steps),
+        "verdicts": {m.verdict for m in answered},
+    }
+
+
+@pytest.fixture(scope="module")
+def told(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    folder = tmp_path_factory.mktemp("arm")
+    return [episode(folder / str(number), seed=5) for number in range(2)]
+
+
+def test_a_seed_gives_the_same_episode(told: list[dict[str, Any]]) -> None:
+    first, second = told
+    assert first == second
+    assert first["result"][1] in {"timeout", "reached", "collision"} and 1 <= first["result"][2] <= MAX_STEPS
+
+
+def test_the_arm_does_what_was_decided(told: list[dict[str, Any]]) -> None:
+    """From scene to scene the tip has moved as the phrase says: policy, guard and robot have carried it."""
+    first = told[0]
+    assert first["verdicts"] == {"passed"}
+    tips = [ARM.tip(command) for command in first["commands"]]
+    for action, before, after in zip(first["actions"][1:], tips, tips[1:], strict=False):
+        step = ARM.actions[action]
+        wanted = ARM.arm.workspace.clamp(before + [step.x, step.y, step.z])
+        assert after == pytest.approx(wanted, abs=2e-3)
+    assert all(len(command) == len(ARM.joints) for command in first["commands"])
+    for text, action in zip(first["scenes"][1:], first["actions"], strict=True):
+        assert text.split("did ")[1].rstrip(".").split(", ")[-1] == action
+        assert text.startswith("reach the ") and "unknown" not in text
+
+
+def test_in_real_time_the_arm_follows(tmp_path: Path) -> None:
+    with Graph(tmp_path) as graph:
+        common: dict[str, Any] = {"robot": "sim_arm", "use_sim_time": True}
+        graph.compose(
+            guard=common | {"mode": "realtime"},
+            perception=common | {"mode": "realtime"},
+            sim=common | {"mode": "realtime", "task": "reach"},
+        )
+        graph.start("policy", seed=3, out=tmp_path, stepwise=False, **common)
+        agent = meet(graph)
+        goal = agent.send(agent.reset(1), time_limit=6.0)
+        graph.until(lambda: len(agent.decisions) >= 5, "it does not decide")
+        waist = graph.until(lambda: [m.points[0].positions for m in agent.commands][-40:], "it is not commanded")
+        goal.cancel()
+        positions = np.array(waist)
+    assert np.abs(np.diff(positions, axis=0)).max() <= 0.2 * 3.0, "no jump"
+    assert {m.header.stamp.sec for m in agent.commands} == {0}
