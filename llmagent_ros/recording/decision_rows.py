@@ -20,7 +20,17 @@ from urllib.parse import quote
 import numpy as np
 
 from llmagent_ros.errors import StoreError
-from llmagent_ros.types import Decision, FloatArray, Outcome, RetrievedSkill, Source, Velocity, Verdict
+from llmagent_ros.types import (
+    Command,
+    Decision,
+    FloatArray,
+    JointTarget,
+    Outcome,
+    RetrievedSkill,
+    Source,
+    Velocity,
+    Verdict,
+)
 
 DECISIONS = "decisions.sqlite"  # in a run's folder
 _APPLICATION_ID = 0x4C4C4D44  # "LLMD"
@@ -131,8 +141,7 @@ def late_columns(
         columns["latency_ms"] = float(latency_ms)
     if verdict is not None:
         said = (verdict.source, verdict.reason, verdict.limited)
-        asked, given = verdict.asked, verdict.velocity
-        columns["verdict"] = json.dumps([*said, asked.linear, asked.angular, given.linear, given.angular])
+        columns["verdict"] = json.dumps([*said, *_plain(verdict.asked), *_plain(verdict.command)])
     if outcome is not None:
         columns["reward"] = float(outcome.reward)
         columns["terminated"], columns["truncated"] = bool(outcome.terminated), bool(outcome.truncated)
@@ -192,8 +201,21 @@ def from_row(row: tuple[Any, ...]) -> DecisionRecord:
 
 def _to_verdict(said: list[Any], stamp: float) -> Verdict:
     source, reason, limited, *numbers = said
-    asked, given = Velocity(*numbers[:2]), Velocity(*numbers[2:])
-    return Verdict(given, source, reason, tuple(limited), stamp, asked)
+    half = len(numbers) // 2
+    return Verdict(_command(numbers[half:]), source, reason, tuple(limited), stamp, _command(numbers[:half]))
+
+
+def _plain(command: Command) -> list[Any]:
+    """A base's two speeds, or an arm's one mapping of joint positions."""
+    if isinstance(command, Velocity):
+        return [command.linear, command.angular]
+    return [dict(zip(command.joints, command.positions, strict=True))]
+
+
+def _command(plain: list[Any]) -> Command:
+    if len(plain) == 2:
+        return Velocity(*plain)
+    return JointTarget(tuple(plain[0]), tuple(plain[0].values()))
 
 
 def _to_blob(values: FloatArray) -> bytes:

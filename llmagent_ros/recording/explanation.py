@@ -16,7 +16,7 @@ import numpy as np
 
 from llmagent_ros.recording.decision_reader import KeptEpisode
 from llmagent_ros.recording.decision_rows import DecisionRecord
-from llmagent_ros.types import Decision, Source, Velocity, Verdict
+from llmagent_ros.types import Command, Decision, JointTarget, Source, Verdict
 
 WIDTH = 100  # columns
 _LABEL = 12  # columns of what stands at the left
@@ -25,6 +25,8 @@ REASONS = {
     "e_stop": "the emergency stop is pressed, or was and has not been reset",
     "no_scan": "no laser scan has come yet",
     "stale_scan": "the last laser scan is too old",
+    "no_joint_states": "no joint states have come yet",
+    "stale_joint_states": "the last joint states are too old",
     "no_command": "no command has come yet",
     "stale_command": "the command is too old: what it answers was seen too long ago",
     "clock_stopped": "the clock stands still",
@@ -195,17 +197,20 @@ def _guard(verdict: Verdict | None) -> str:
     if verdict.limited:
         return (
             f"It limited {whose}, in {' and '.join(verdict.limited)}. Asked for: {_motion(verdict.asked)}. "
-            f"Commanded: {_motion(verdict.velocity)}."
+            f"Commanded: {_motion(verdict.command)}."
         )
-    return f"It passed {whose}: {_motion(verdict.velocity)}."
+    return f"It passed {whose}: {_motion(verdict.command)}."
 
 
-def _motion(velocity: Velocity) -> str:
+def _motion(command: Command) -> str:
+    if isinstance(command, JointTarget):
+        positions = zip(command.joints, command.positions, strict=True)
+        return ", ".join(f"{joint} to {position:.2f} rad" for joint, position in positions) or "holding still"
     parts = []
-    if velocity.linear:
-        parts.append(f"{'ahead' if velocity.linear > 0 else 'back'} at {abs(velocity.linear):.2f} m/s")
-    if velocity.angular:
-        parts.append(f"turning {'left' if velocity.angular > 0 else 'right'} at {abs(velocity.angular):.2f} rad/s")
+    if command.linear:
+        parts.append(f"{'ahead' if command.linear > 0 else 'back'} at {abs(command.linear):.2f} m/s")
+    if command.angular:
+        parts.append(f"turning {'left' if command.angular > 0 else 'right'} at {abs(command.angular):.2f} rad/s")
     return ", ".join(parts) or "standing"
 
 

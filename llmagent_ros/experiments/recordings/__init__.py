@@ -1,0 +1,1 @@
+"""Recordings put together with perception and learning: scenes said again, demonstrations, transitions."""
