@@ -1,0 +1,1 @@
+"""Evolution in parallel simulation: `llmagent evolve`."""
