@@ -17,6 +17,7 @@ NODES = (
     "guard",
     "teleop",
     "recorder",
+    "bag_recorder",
     "runner",
     "console",
     "compose",
@@ -46,6 +47,7 @@ setup(
         *tree("sim"),
     ],
     install_requires=["setuptools"],
+    extras_require={"ray": ["ray>=2.40"]},  # llmagent evolve --backend ray
     python_requires=">=3.10",
     zip_safe=False,
     maintainer="llmagent_ros maintainers",

@@ -112,7 +112,7 @@ def _first_problem(kind: type[Any], error: ValidationError) -> str:
     where = ".".join(str(part) for part in problem["loc"]) or "(top)"
     if problem["type"] in {"unexpected_keyword_argument", "extra_forbidden"}:
         parent = _follow(kind, problem["loc"][:-1])
-        valid = ", ".join(sorted(f.name for f in dataclasses.fields(parent))) if parent else "see the docs"
+        valid = ", ".join(sorted(_keys(parent))) if parent else "see the docs"
         return f"unknown key {where!r}; valid: {valid}"
     if problem["type"] in {"missing", "missing_argument", "missing_keyword_only_argument"}:
         return f"{where}: needed, and not given"
@@ -124,11 +124,20 @@ def _first_problem(kind: type[Any], error: ValidationError) -> str:
     return f"{where}: {problem['msg']} (got {given})"
 
 
+def _keys(kind: Any) -> list[str]:
+    """The keys of a pydantic dataclass: its fields' names, or what stands for them in a file."""
+    described = getattr(kind, "__pydantic_fields__", {})
+    aliases = {name: field.alias for name, field in described.items()}
+    return [aliases.get(field.name) or field.name for field in dataclasses.fields(kind)]
+
+
 def _follow(kind: Any, location: tuple[int | str, ...]) -> Any:
     """The dataclass that the keys in `location` lead to, or None."""
     for part in location:
         if dataclasses.is_dataclass(kind):
-            kind = typing.get_type_hints(kind).get(str(part))
+            by_key = dict(zip(_keys(kind), dataclasses.fields(kind), strict=True))
+            field = by_key.get(str(part))
+            kind = typing.get_type_hints(kind).get(field.name) if field is not None else None
         else:  # dict[str, X] or tuple[X, ...]: the member type
             members = [arg for arg in typing.get_args(kind) if dataclasses.is_dataclass(arg)]
             kind = members[-1] if members else None

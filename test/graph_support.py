@@ -122,20 +122,26 @@ class Episode:
 
     scenes: list[Scene]  # one more than steps
     decisions: list[Decision]  # one a step
-    commands: list[TwistStamped]  # one a step
+    commands: list[Any]  # one a step
     outcomes: list[Outcome]  # one a step
 
 
 class Agent:
-    """Plays the runner among sim, guard, perception and policy, and sees what they say."""
+    """Plays the runner among sim, guard, perception and policy, and sees what they say.
 
-    def __init__(self, graph: Graph) -> None:
+    Args:
+        kind: of commands, on the topics of the policy and of the driver.
+    """
+
+    def __init__(
+        self, graph: Graph, kind: Any = TwistStamped, policy: str = "/cmd_vel_policy", driver: str = "/cmd_vel"
+    ) -> None:
         self.graph = graph
         self.scenes: list[Scene] = graph.collect(Scene, "/scene", EVERYTHING)
         self.decisions: list[Decision] = graph.collect(Decision, "/decision", EVERYTHING)
         self.outcomes: list[Outcome] = graph.collect(Outcome, "/outcome", EVERYTHING)
-        self.wanted: list[TwistStamped] = graph.collect(TwistStamped, "/cmd_vel_policy", EVERYTHING)
-        self.commands: list[TwistStamped] = graph.collect(TwistStamped, "/cmd_vel", EVERYTHING)
+        self.wanted: list[Any] = graph.collect(kind, policy, EVERYTHING)
+        self.commands: list[Any] = graph.collect(kind, driver, EVERYTHING)
         self.tasks: list[Task] = graph.collect(Task, "/task", EVERYTHING)
         self.action = ActionClient(graph.node, ExecuteTask, "execute_task")
         graph.until(self.action.server_is_ready, "no action execute_task", LONG)

@@ -93,8 +93,8 @@ def refused(graph: Graph, process: Process) -> str:
 @pytest.mark.parametrize(
     ("parameters", "problem"),
     [
-        ({"robot": "sim_diffdriv"}, "unknown robot contract 'sim_diffdriv'; valid: sim_diffdrive, sim_scout"),
-        ({"robot": "/no/such/robot.yaml"}, "unknown robot contract '/no/such/robot.yaml'; valid: sim_diffdrive"),
+        ({"robot": "sim_diffdriv"}, "unknown robot contract 'sim_diffdriv'; valid: husky, sim_arm, sim_diffdrive"),
+        ({"robot": "/no/such/robot.yaml"}, "unknown robot contract '/no/such/robot.yaml'; valid: husky, sim_arm"),
         ({"mode": "fast"}, "mode: Input should be 'lockstep' or 'realtime' (got 'fast')"),
         ({"mode": 3}, "mode: Input should be 'lockstep' or 'realtime' (got 3)"),
         ({"decision_timeout": -1.0}, "decision_timeout: Input should be greater than 0 (got -1.0)"),
@@ -122,7 +122,7 @@ def test_wrong_robot_contracts(tmp_path: Path) -> None:
             for n, path in enumerate(robots)
         ]
         lines = [refused(graph, process) for process in processes]
-    assert f"{unknown_key}: unknown key 'sensers'; valid: actions, control_period, description, footprint" in lines[0]
+    assert f"{unknown_key}: unknown key 'sensers'; valid: actions, command, control_period, description" in lines[0]
     assert f"{no_choice}: " in lines[1] and "at least two phrases are needed" in lines[1]
     assert f"{malformed}: not valid YAML: " in lines[2]
 

@@ -21,12 +21,15 @@ from llmagent_ros.policy.logs import LoggedStep, write_log
 @pytest.mark.parametrize(
     ("words", "problem"),
     [
-        (["--robot", "nope"], "unknown robot contract 'nope'; valid: sim_diffdrive, sim_scout"),
+        (
+            ["--robot", "nope"],
+            "unknown robot contract 'nope'; valid: husky, sim_arm, sim_diffdrive, sim_scout, turtlebot3_burger",
+        ),
         (
             ["--environments", "explore", "nope"],
             "unknown environment 'nope'; valid: Acrobot-v1, CartPole-v1, FrozenLake-firm, FrozenLake-v1, "
             "LunarLander-v3, Taxi-v4, any id of Gymnasium, explore, face, leave, navigate, navigate_delayed, "
-            "navigate_dense, navigate_hall, navigate_swapped, navigate_worn",
+            "navigate_dense, navigate_hall, navigate_swapped, navigate_worn, push, reach",
         ),
     ],
 )
@@ -72,7 +75,7 @@ def test_ctrl_c_while_it_logs(tmp_path: Path) -> None:
             os.killpg(process.pid, signal.SIGKILL)
     assert process.returncode == 130, rest
     assert "Traceback" not in rest
-    assert re.match("logging 20,000 steps", said)
+    assert re.match("logging 160,000 steps", said)
     assert not (tmp_path / "out").exists()
 
 

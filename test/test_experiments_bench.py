@@ -16,6 +16,7 @@ from llmagent_ros.experiments.bench import cartpole, peers, report, running
 from llmagent_ros.experiments.bench.curves import first_step, held_share, is_over
 from llmagent_ros.experiments.bench.results import Figure, Results, entries, median
 from llmagent_ros.experiments.evaluation import Policy
+from llmagent_ros.policy.language_model import shipped_base_digest
 
 
 def curve(*returns: float) -> list[dict[str, float]]:
@@ -82,6 +83,18 @@ def test_results_of_something_else_are_refused(tmp_path: Path) -> None:
         Results(path, "cartpole", {"steps": 5})
 
 
+def test_what_another_base_gave_is_measured_again(tmp_path: Path) -> None:
+    path = tmp_path / "results.json"
+    results = Results(path, "cartpole", {}, "old")
+    results.add("llmagent", 0, {"curve": [1], "base": "old"})
+    results.add("dqn", 0, {"curve": [2]})
+    again = Results(path, "cartpole", {}, "new")
+    assert not again.has("llmagent", 0) and again.has("dqn", 0)
+    assert again.of("llmagent") == [] and again.of("dqn") == [{"curve": [2]}]
+    again.add("llmagent", 0, {"curve": [3], "base": "new"})
+    assert Results(path, "cartpole", {}, "new").of("llmagent") == [{"curve": [3], "base": "new"}]
+
+
 def test_only_what_is_missing_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     measured: list[tuple[str, int]] = []
 
@@ -92,11 +105,11 @@ def test_only_what_is_missing_is_measured(tmp_path: Path, monkeypatch: pytest.Mo
         return {"curve": curve(seed)}
 
     monkeypatch.setattr(cartpole, "measure", measure)
-    results = Results(tmp_path / "results.json", "cartpole", {})
+    results = Results(tmp_path / "results.json", "cartpole", {}, shipped_base_digest())
     with pytest.raises(KeyboardInterrupt):
         running.run("cartpole", results, ["a", "b"], 2, 100, 1, None)
     monkeypatch.setattr(cartpole, "measure", lambda *args: {"curve": curve(7)})
-    again = Results(tmp_path / "results.json", "cartpole", {})
+    again = Results(tmp_path / "results.json", "cartpole", {}, shipped_base_digest())
     running.run("cartpole", again, ["a", "b"], 2, 100, 1, None)
     assert measured == [("a", 0), ("b", 0), ("a", 1), ("b", 1)]
     assert [each["curve"][0]["return_mean"] for each in again.of("b")] == [0, 7]
@@ -177,7 +190,7 @@ def test_a_peer_learns_from_numbers_and_is_evaluated_on_time(name: str) -> None:
 @pytest.mark.parametrize(
     ("words", "problem"),
     [
-        (["nope"], "unknown benchmark 'nope'; valid: cartpole, continual, knowledge, navigate, speed, transfer"),
+        (["nope"], "unknown benchmark 'nope'; valid: adapt, cartpole, continual, evolve, knowledge, navigate, speed, "),
         (["cartpole", "--only", "sarsa"], "unknown method 'sarsa'; valid: dqn, full fine-tuning, llmagent, "),
     ],
 )

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from llmagent_ros import config
-from llmagent_ros.contract import RobotContract, contract_path, load_contract
+from llmagent_ros.contract import MobileContract, contract_path, load_contract
 from llmagent_ros.errors import ConfigError
 from llmagent_ros.experiments.bench import navigate, transfer
 from llmagent_ros.experiments.bench.results import Results
@@ -20,10 +20,10 @@ from llmagent_ros.simulation.task import load_task
 ROBOT = load_contract("sim_diffdrive")
 
 
-def renamed(phrases: list[str]) -> RobotContract:
+def renamed(phrases: list[str]) -> MobileContract:
     plain = yaml.safe_load(contract_path("sim_diffdrive").read_text())
     plain["actions"] = dict(zip(phrases, plain["actions"].values(), strict=True))
-    return config.build(RobotContract, plain, "test")
+    return config.build(MobileContract, plain, "test")
 
 
 @pytest.mark.parametrize("phrases", transfer.words()["synonyms"])

@@ -121,8 +121,8 @@ def check_close(graph: Graph, composed: Process) -> None:
 @pytest.mark.parametrize(
     ("words", "problem"),
     [
-        ((), "no nodes to compose; valid: console, guard, knowledge, learner"),
-        (("guard", "gaurd"), "unknown node 'gaurd'; valid: console, guard, knowledge"),
+        ((), "no nodes to compose; valid: bag_recorder, console, guard, knowledge, learner"),
+        (("guard", "gaurd"), "unknown node 'gaurd'; valid: bag_recorder, console, guard, knowledge"),
         (("guard", "sim", "guard"), "node 'guard' is given twice"),
     ],
 )

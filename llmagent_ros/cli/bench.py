@@ -21,7 +21,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser: argparse.ArgumentParser = subparsers.add_parser(
         "bench", help=HELP, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    names = "cartpole, navigate, transfer, speed, knowledge, continual or quick"
+    names = "cartpole, navigate, transfer, speed, knowledge, continual, adapt, evolve or quick"
     parser.add_argument("name", metavar="NAME", help=names)
     parser.add_argument("--seeds", type=int, default=5, metavar="N", help="0 to N-1 (default: %(default)s)")
     parser.add_argument("--steps", type=int, metavar="N", help="of the environment, or skills (default: the bench's)")
@@ -39,6 +39,7 @@ def run(args: argparse.Namespace) -> int:
     from llmagent_ros.errors import UnknownNameError
     from llmagent_ros.experiments.bench import report, running
     from llmagent_ros.experiments.bench.results import Results
+    from llmagent_ros.policy.language_model import shipped_base_digest
 
     if args.name == "quick":
         with tempfile.TemporaryDirectory(prefix="llmagent_bench_") as folder:
@@ -52,7 +53,7 @@ def run(args: argparse.Namespace) -> int:
             raise UnknownNameError("method", method, valid)
     steps = args.steps or bench.STEPS
     path = args.json or Path("benchmarks") / "results" / f"{args.name}.json"
-    results = Results(path, args.name, bench.configuration(steps))
+    results = Results(path, args.name, bench.configuration(steps), shipped_base_digest())
     if not args.report:
         running.run(args.name, results, methods, args.seeds, steps, args.workers, args.scratch)
     figures, peers = bench.read(results)

@@ -1,4 +1,5 @@
-"""The `llmagent` command. Every module of this folder with `add_parser` and `run` is a subcommand of its name.
+"""The `llmagent` command. Every module of this folder with `add_parser` and `run` is a subcommand of its name, with "-"
+for "_"; modules whose names begin with "_" are none.
 
 A subcommand's module is imported only when it is asked for, so that `llmagent --help` stays fast:
 
@@ -46,7 +47,7 @@ def commands() -> dict[str, str]:
     found = {}
     for path in sorted(Path(__file__).parent.glob("*.py")):
         if path.stem not in ("__init__", "main") and not path.stem.startswith("_"):
-            found[path.stem] = _help(path)
+            found[path.stem.replace("_", "-")] = _help(path)
     return found
 
 
@@ -78,7 +79,7 @@ def _parse(parser: argparse.ArgumentParser, words: list[str]) -> argparse.Namesp
 def _load(name: str) -> ModuleType:
     if name not in commands():
         raise UnknownNameError("command", name, commands())
-    return importlib.import_module(f"llmagent_ros.cli.{name}")
+    return importlib.import_module(f"llmagent_ros.cli.{name.replace('-', '_')}")
 
 
 def _listing() -> str:

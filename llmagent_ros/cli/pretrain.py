@@ -19,6 +19,7 @@ from llmagent_ros.errors import ConfigError
 HELP = "make the base model that ships, from text logs of all shipped environments"
 CARD = "README.md"
 _SHARD_STEPS = 5000
+_LOG_STEPS = 30_000
 _HELD_OUT = 300  # steps at the end of each environment's logs that are only evaluated on
 
 
@@ -27,7 +28,9 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument("out", type=Path, help="folder for the model; OUT.logs and OUT.training are kept to go on with")
     parser.add_argument("--environments", nargs="+", metavar="NAME", help="to log (default: all that ship)")
     parser.add_argument("--robot", default="sim_diffdrive", help="contract, for its tasks (default: %(default)s)")
-    parser.add_argument("--log-steps", type=_count, default=30_000, help="steps to log of each (default: 30000)")
+    parser.add_argument(
+        "--log-steps", type=_count, help=f"steps to log of each (default: as for the one that ships, else {_LOG_STEPS})"
+    )
     parser.add_argument("--steps", type=_count, default=8000, help="training steps (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of the training (default: %(default)s)")
     parser.add_argument("--workers", type=_count, default=2, help="processes that log, threads that train (default: 2)")
@@ -107,13 +110,12 @@ def _log(args: argparse.Namespace) -> dict[str, list[Path]]:
     from llmagent_ros.experiments.exploration import write_shard
 
     folder = args.out.with_name(args.out.name + ".logs")
-    count = max(1, -(-args.log_steps // _SHARD_STEPS))
     jobs = [
         (EnvironmentSpec(name, args.robot), shard, _SHARD_STEPS, folder)
         for name in args.environments
-        for shard in range(count)
+        for shard in range(max(1, -(-_log_steps(args, name) // _SHARD_STEPS)))
     ]
-    print(f"logging {args.log_steps:,} steps of each of {', '.join(args.environments)} in {folder}", flush=True)
+    print(f"logging {_SHARD_STEPS * len(jobs):,} steps of {', '.join(args.environments)} in {folder}", flush=True)
     # spawned: a fork of a process in which simulators and torch have been may hang
     pool = ProcessPoolExecutor(args.workers, mp_context=multiprocessing.get_context("spawn"))
     # workers inherit the mask: Ctrl-C is not for them, and does not come between their start and their being known
@@ -137,6 +139,12 @@ def _log(args: argparse.Namespace) -> dict[str, list[Path]]:
     return paths
 
 
+def _log_steps(args: argparse.Namespace, name: str) -> int:
+    from llmagent_ros.experiments.environments import BASE_ENVIRONMENTS
+
+    return int(args.log_steps or BASE_ENVIRONMENTS.get(name, _LOG_STEPS))
+
+
 def _progress(steps: int) -> Callable[[int, float, float], None]:
     def show(step: int, loss: float, seconds: float) -> None:
         if step % 100 == 0:
@@ -149,7 +157,8 @@ def _card(args: argparse.Namespace, facts: Mapping[str, object], settings_of: Ma
     settings = ", ".join(f"{key} {value}" for key, value in settings_of.items())
     trained = f"{facts['training_steps']} steps in {facts['training_minutes']} minutes on {args.workers} CPU threads"
     names = " ".join(args.environments)
-    command = f"llmagent pretrain OUT --environments {names} --robot {args.robot} --log-steps {args.log_steps}"
+    command = f"llmagent pretrain OUT --environments {names} --robot {args.robot}"
+    command += f" --log-steps {args.log_steps}" if args.log_steps else ""
     perplexities = facts["held_out_perplexity"]
     assert isinstance(perplexities, dict)
     rows = "\n".join(f"| {name} | {plain} | {cue} |" for name, (plain, cue) in perplexities.items())

@@ -3,6 +3,7 @@
     llmagent train navigate --steps 20000 --seed 0 --out runs/navigate-0
     llmagent train CartPole-v1 --set learner.beta=0.03 --set model.rank=4
     llmagent train MountainCar-v0          # any environment of Gymnasium with a closed list of actions
+    llmagent train leave --start runs/navigate-0 # begins with what another run has learned
     llmagent train leave --skills runs/skills    # begins with what is known of the like, and is kept there
 
 ENVIRONMENT is a task of the simulated robot, a shipped description, a YAML file of either, or an id of Gymnasium.
@@ -16,8 +17,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
+from llmagent_ros.cli._settings import bundle_of, put_setting
+from llmagent_ros.config import read_yaml
 from llmagent_ros.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -35,9 +36,11 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument("--out", type=Path, help="folder of the run (default: runs/ENVIRONMENT-SEED)")
     parser.add_argument("--steps", type=int, default=20_000, help="of the environment (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of everything that is drawn (default: %(default)s)")
-    parser.add_argument("--robot", default="sim_diffdrive", help="contract, for its tasks (default: %(default)s)")
+    parser.add_argument("--robot", help="contract, for its tasks (default: sim_diffdrive)")
     parser.add_argument("--model", default="", help="Hugging Face name or path (default: the base that ships)")
+    parser.add_argument("--start", type=Path, metavar="RUN", help="a run's folder, or a bundle, to begin with")
     parser.add_argument("--skills", type=Path, metavar="DIR", help="store of skills to begin with, and to keep it in")
+    parser.add_argument("--config", type=Path, metavar="FILE", help="YAML with settings, as llmagent evolve writes")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="settings", help="any setting")
     parser.add_argument(
         "--decisions", type=float, default=256.0, metavar="MB",
@@ -51,10 +54,15 @@ def run(args: argparse.Namespace) -> int:
     from llmagent_ros.cli.eval import evaluate
     from llmagent_ros.experiments import runs
 
-    settings: dict[str, Any] = {"steps": args.steps, "seed": args.seed, "robot": args.robot}
-    settings["model"] = {"model": args.model}
+    settings: dict[str, Any] = read_yaml(args.config) if args.config is not None else {}
+    settings |= {"steps": args.steps, "seed": args.seed, "robot": args.robot or settings.get("robot", "sim_diffdrive")}
+    settings["model"] = {**settings.get("model", {}), **({"model": args.model} if args.model else {})}
+    if args.start is not None and args.skills is not None:
+        raise ConfigError("--start and --skills: both say what to begin with; give one")
+    if args.start is not None:
+        settings["start"] = bundle_of(args.start)
     for setting in args.settings:
-        _set(settings, setting)
+        put_setting(settings, setting)
     if not 0.0 <= args.decisions < float("inf"):
         raise ConfigError(f"--decisions {args.decisions}; valid: MB, at least 0")
     config = runs.make_config(args.environment, settings, "llmagent train")
@@ -91,22 +99,6 @@ def _train_with_skills(config: TrainConfig, out: Path, store: Path, decisions_mb
     counts = f"{skill.successes} of {skill.attempts} episodes succeeded"
     print(f"skill {skill.id}, {skill.description!r}, {counts}; {why}")
     return summary
-
-
-def _set(settings: dict[str, Any], setting: str) -> None:
-    """Puts "learner.beta=0.03" into nested settings."""
-    key, found, value = setting.partition("=")
-    if not found:
-        raise ConfigError(f"--set {setting!r}; valid: KEY=VALUE, e.g. learner.beta=0.03")
-    *path, last = key.split(".")
-    for part in path:
-        settings = settings.setdefault(part, {})
-        if not isinstance(settings, dict):
-            raise ConfigError(f"--set {setting!r}: {part} is no group of settings")
-    try:
-        settings[last] = yaml.safe_load(value)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"--set {setting!r}: the value is not YAML: {' '.join(str(error).split())}") from error
 
 
 class _Progress:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from llmagent_ros.bundle import Bundle, latest_bundle, save_bundle
 from llmagent_ros.durable import write_atomic
@@ -127,7 +128,7 @@ class ContinualLearner:
         """Whether the run's bundle may replace the skill's: on the run's last scenes, then by outcomes."""
         with Replay(out / REPLAY, phrases, read_only=True) as replay:
             scenes = list(dict.fromkeys(t.scene for t in replay.recent(self.gate.config.scenes)))
-        policy, said = TextPolicy(LanguageModel(config.model, phrases)), []
+        policy, said = TextPolicy(LanguageModel(config.model, phrases, config.prompt)), []
         for path in (skill.path, bundle):
             assert path is not None
             deployment = read_deployment(path, policy.model, build_critic)
@@ -171,8 +172,13 @@ def recent_outcomes(out: Path) -> tuple[int, int]:
     return len(last), sum(episode.success for episode in last)
 
 
-def merge_bundles(folder: Path, bundles: Sequence[Bundle], weights: Sequence[float]) -> str:
+def merge_bundles(
+    folder: Path, bundles: Sequence[Bundle], weights: Sequence[float], meta: Mapping[str, Any] | None = None
+) -> str:
     """Writes the bundle of the merged adapter, and of the merged critic where all have the same phrases.
+
+    Args:
+        meta: added to that of the first one.
 
     Returns:
         Its digest.
@@ -188,7 +194,7 @@ def merge_bundles(folder: Path, bundles: Sequence[Bundle], weights: Sequence[flo
         adapter=merge_adapters([bundle.adapter or {} for bundle in bundles], weights),
         adapter_config=first.adapter_config,
         critic=merge_critics(critics, weights) if same and all(critics) else {},
-        meta={**first.meta, "merged": [[b.digest, weight] for b, weight in zip(bundles, weights, strict=True)]},
+        meta={**first.meta, **(meta or {}), "merged": [[b.digest, w] for b, w in zip(bundles, weights, strict=True)]},
     )
 
 

@@ -12,13 +12,26 @@ import gymnasium as gym
 
 from llmagent_ros import config
 from llmagent_ros.errors import ConfigError, UnknownNameError
+from llmagent_ros.experiments import families
 from llmagent_ros.perception.description import EnvironmentDescription, derive_description, load_description
-from llmagent_ros.perception.gymnasium_text import DescribedText, RobotText, TextEnvironment
+from llmagent_ros.perception.gymnasium_text import ArmText, DescribedText, RobotText, TextEnvironment
+from llmagent_ros.simulation.arm.env import ArmEnv
 from llmagent_ros.simulation.env import NavigateEnv
+from llmagent_ros.simulation.task import is_arm_task
 
 DEFAULT_ROBOT = "sim_diffdrive"
-# What the shipped base has read: the robot with many wordings, and these descriptions.
-BASE_ENVIRONMENTS = ("explore", "Acrobot-v1", "CartPole-v1", "FrozenLake-v1", "LunarLander-v3", "Taxi-v4")
+ARM_ROBOT = "sim_arm"  # of the tasks of an arm, where no robot was asked for
+# What the shipped base has read: the robot with many wordings, the arm, and these descriptions; and how many steps.
+BASE_ENVIRONMENTS: Mapping[str, int] = {
+    "explore": 45_000,
+    "reach": 10_000,
+    "push": 10_000,
+    "Acrobot-v1": 30_000,
+    "CartPole-v1": 30_000,
+    "FrozenLake-v1": 10_000,
+    "LunarLander-v3": 30_000,
+    "Taxi-v4": 30_000,
+}
 
 
 @dataclass(frozen=True)
@@ -26,9 +39,11 @@ class EnvironmentSpec:
     """Which environment; what a run writes down, and what makes it again.
 
     Attributes:
-        name: a task of the simulated robot ("navigate"), a shipped description ("CartPole-v1"), a path to a YAML file
-            of either kind, or the id of any environment that Gymnasium knows.
-        robot: contract, for a task of the simulated robot.
+        name: a task of the simulated robot ("navigate"), a member of a family of its tasks ("changes:delay of 2"), a
+            shipped description ("CartPole-v1"), a path to a YAML file of a task or a description, or the id of any
+            environment that Gymnasium knows.
+        robot: contract, for a task of the simulated robot. The default base stands for the shipped arm in a task of an
+            arm.
     """
 
     name: str
@@ -46,8 +61,10 @@ def make_environment(spec: EnvironmentSpec) -> TextEnvironment:
     Raises:
         ConfigError: nobody knows that name, or what it names is wrong.
     """
+    if families.is_member(spec.name):
+        return RobotText(_member(spec))
     if _is_task(spec.name):
-        return RobotText(NavigateEnv(spec.robot, spec.name))
+        return _task_environment(spec)
     if spec.name in shipped("environments") or Path(spec.name).suffix in {".yaml", ".yml"}:
         description = load_description(spec.name)
         inner = _make(description.environment, description.arguments)
@@ -70,9 +87,24 @@ def learner_settings(env: TextEnvironment) -> Mapping[str, Any]:
     return env.description.learner if isinstance(env, DescribedText) else {}
 
 
+def _task_environment(spec: EnvironmentSpec) -> TextEnvironment:
+    """A task of the robot, or of the shipped robot of its kind where none was asked for."""
+    if is_arm_task(spec.name):
+        robot = ARM_ROBOT if spec.robot == DEFAULT_ROBOT else spec.robot
+        return ArmText(ArmEnv(robot, spec.name))
+    return RobotText(NavigateEnv(spec.robot, spec.name))
+
+
+def _member(spec: EnvironmentSpec) -> NavigateEnv:
+    family, task = families.find_member(spec.name)
+    env = NavigateEnv(spec.robot, family.task)
+    env.simulator.set_task(task)
+    return env
+
+
 def _is_task(name: str) -> bool:
     if Path(name).suffix in {".yaml", ".yml"}:
-        return "world" in config.read_yaml(Path(name))
+        return not {"world", "table"}.isdisjoint(config.read_yaml(Path(name)))
     return name in shipped("tasks")
 
 

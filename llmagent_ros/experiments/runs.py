@@ -56,7 +56,7 @@ def make_config(environment: str, settings: Mapping[str, Any], origin: str) -> T
 
 def settings(config: TrainConfig) -> dict[str, Any]:
     """A configuration as plain values, without those at its top that are empty."""
-    return {key: value for key, value in dataclasses.asdict(config).items() if value != ""}
+    return {key: value for key, value in dataclasses.asdict(config).items() if value not in ("", None)}
 
 
 def read_config(out: Path) -> TrainConfig:
@@ -200,7 +200,7 @@ class SavedPolicy:
         self.config = read_config(out)
         torch.set_num_threads(self.config.threads)
         env = make_environment(self.config.spec)
-        model = LanguageModel(self.config.model, env.phrases)
+        model = LanguageModel(self.config.model, env.phrases, self.config.prompt)
         self.temperature = env.temperature
         env.close()
         bundle = latest_bundle(out / BUNDLES)

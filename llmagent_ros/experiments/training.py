@@ -21,6 +21,7 @@ from llmagent_ros.learning.rl.config import LearnerConfig
 from llmagent_ros.learning.rl.learner import Learner
 from llmagent_ros.learning.rl.replay import Replay
 from llmagent_ros.policy.language_model import LanguageModel, LanguageModelConfig
+from llmagent_ros.policy.prompt import PromptFormat
 from llmagent_ros.policy.text_policy import TextPolicy
 from llmagent_ros.simulation.teachers import teacher
 from llmagent_ros.types import Decision, RealArray, Source, Transition
@@ -40,6 +41,7 @@ class TrainConfig:
         demonstrations: episodes that the environment's scripted teacher shows first; their steps do not count.
         start: a bundle to begin with, empty for none; its critic counts only where the phrases are the same.
         model: the base and its adapter. learner: see `LearnerConfig`.
+        prompt: the words around a scene; None: those that the base was made for.
         critic_acts: False leaves the choice to the language model and its adapter, which the critic teaches.
         burst: environment steps between two looks of the learner at what is new.
         deploy_every: critic updates after which what was learned counts as deployed.
@@ -54,6 +56,7 @@ class TrainConfig:
     start: str = ""
     model: LanguageModelConfig = Field(default_factory=LanguageModelConfig)
     learner: LearnerConfig = Field(default_factory=LearnerConfig)
+    prompt: PromptFormat | None = None
     critic_acts: bool = True
     burst: Annotated[int, Field(gt=0)] = 4
     deploy_every: Annotated[int, Field(gt=0)] = 100
@@ -76,6 +79,7 @@ class Trainer:
         on_episode: called with (episode, success, return, steps, reason, seconds).
         on_decision: called with (decision, milliseconds, episode).
         on_transition: called with (transition, decision, milliseconds) of each step, `stamp` being its number.
+        meta: what bundles are to say besides.
     """
 
     def __init__(
@@ -87,13 +91,15 @@ class Trainer:
         on_episode: Callable[[int, bool, float, int, str, float], None] | None = None,
         on_decision: Callable[[Decision, float, int], None] | None = None,
         on_transition: Callable[[Transition, Decision, float], None] | None = None,
+        meta: Mapping[str, Any] | None = None,
     ) -> None:
         self.config, self.out = config, out
+        self._meta = {"environment": config.environment, **(meta or {})}
         self._on_step, self._on_episode, self._on_decision = on_step, on_episode, on_decision
         self._on_transition = on_transition
         torch.set_num_threads(config.threads)
         self.env = make_environment(config.spec)
-        self.model = LanguageModel(config.model, self.env.phrases)
+        self.model = LanguageModel(config.model, self.env.phrases, config.prompt)
         self.replay = Replay(out / REPLAY, self.env.phrases)
         self.learner = Learner(config.learner, self.replay, self.model, config.seed, self.env.mirror)
         self.policy = TextPolicy(self.model)
@@ -132,10 +138,14 @@ class Trainer:
         """No further step, whatever the configuration says."""
         self._target = self.env_steps
 
+    def extend(self, steps: int) -> None:
+        """So many steps from now on, whatever the configuration says."""
+        self._target = self.env_steps + steps
+
     def save(self) -> None:
         """Checkpoint and bundle. Between episodes only."""
         self._learn()
-        self.learner.export(next_bundle(self.out / BUNDLES), {"environment": self.config.environment})
+        self.learner.export(next_bundle(self.out / BUNDLES), self._meta)
         self.learner.save(self.out / CHECKPOINT, self._position())  # after: the bundle counts as deployed in it
         prune_bundles(self.out / BUNDLES, _KEPT, set())
 

@@ -162,14 +162,16 @@ def _quantities(transitions: Sequence[Transition]) -> dict[str, RealArray]:
 
 
 def _said(scene: str) -> Iterator[tuple[str, float]]:
-    """Quantities of a scene, without the instruction that begins it.
+    """Quantities of a scene, without the instruction that begins it and without what was done before.
 
     The object of the instruction is "it". A sentence that begins with a heading ("clear ahead 2.7 left 1.0") lends it
     to all of its quantities ("clear left").
     """
     instruction, _, rest = scene.partition(". ")
-    for sentence in _SENTENCE.split(rest):
-        text = _about_it(sentence.strip(), instruction)
+    for sentence in map(str.strip, _SENTENCE.split(rest)):
+        if sentence.startswith("did "):
+            continue
+        text = _about_it(sentence, instruction)
         heading = ""
         for number, match in enumerate(_PAIR.finditer(text)):
             name = match[1].strip()

@@ -31,7 +31,7 @@ class ActingCritic(Protocol):
 class Deployment:
     """An adapter and action values that fit a model; the arguments of `TextPolicy.swap`.
 
-    wording: the kind of task that it is for, empty where the bundle does not say.
+    wording: the kind of task that it is for, empty where the bundle does not say. digest: of the bundle.
     """
 
     adapter: dict[str, Tensor] | None
@@ -40,6 +40,7 @@ class Deployment:
     name: str
     disagreement: float = 0.0
     wording: str = ""
+    digest: str = ""
 
 
 def read_deployment(
@@ -79,4 +80,4 @@ def read_deployment(
         raise ModelError(f"{path}: its critic is for {critic.features} features and {critic.actions} phrases")
     values = critic.values if critic is not None else None
     wording = str(bundle.meta.get("wording", ""))
-    return Deployment(bundle.adapter, values, float(beta), path.name, float(disagreement), wording)
+    return Deployment(bundle.adapter, values, float(beta), path.name, float(disagreement), wording, bundle.digest)

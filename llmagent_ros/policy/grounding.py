@@ -10,7 +10,8 @@ import numpy as np
 from llmagent_ros.errors import ConfigError
 from llmagent_ros.types import RealArray
 
-_HISTORY = re.compile(r"\bdid ([^.]*)\.")
+_HISTORY = re.compile(r"\bdid ((?:[^.]|\.\d)*)\.")
+_ACTION = re.compile(r"(.*?)((?: -?\d+\.\d turning -?\d+\.\d)?)")  # with the motion that came of it
 
 
 class Grounding:
@@ -56,7 +57,12 @@ class Grounding:
         return spoken
 
     def _translate(self, found: re.Match[str]) -> str:
-        return f"did {', '.join(self._meaning.get(word, word) for word in found.group(1).split(', '))}."
+        return f"did {', '.join(map(self._translate_action, found.group(1).split(', ')))}."
+
+    def _translate_action(self, said: str) -> str:
+        found = _ACTION.fullmatch(said)
+        assert found is not None  # it matches whatever is said
+        return self._meaning.get(found[1], found[1]) + found[2]
 
     def _translate_ways(self, found: re.Match[str]) -> str:
         """In the known phrases' order; of several that mean the same the first counts."""

@@ -25,6 +25,15 @@ from llmagent_ros.policy.phrase_tokens import PhraseTokens
 from llmagent_ros.policy.prompt import PromptFormat
 
 SHIPPED_BASE = Path(__file__).resolve().parent.parent / "models" / "base"
+
+
+def shipped_base_digest() -> str:
+    """Of the files of the base that ships, without loading it: 16 hexadecimal digits."""
+    digest = hashlib.sha256()
+    for path in sorted(SHIPPED_BASE.iterdir()):
+        if path.suffix in {".json", ".safetensors"}:
+            digest.update(path.name.encode() + path.read_bytes())
+    return digest.hexdigest()[:16]
 ADAPTER = "acting"
 # PEFT asks every model for it; nothing that a user of ours could change
 warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*", category=FutureWarning)
@@ -82,7 +91,7 @@ class LanguageModel:
         self.base_digest = model_digest(base)
         width = int(base.config.hidden_size)
         self._template = chat_template(self.tokenizer, name) if config.chat else None
-        prompts = self._encode([self.form.prompt(scene) for scene in ("ahead.", "7 8")])
+        prompts = self.encode([self.form.prompt(scene) for scene in ("ahead.", "7 8")])
         self._pooling = pooling_of(prompts, width, int(base.config.num_hidden_layers))
         self._projection = load_projection(Path(name), self.device)
         pooled = self._pooling.parts * width
@@ -269,7 +278,7 @@ class LanguageModel:
             input_ids=ids, attention_mask=mask, position_ids=positions, past_key_values=past, **options
         )
 
-    def _encode(self, prompts: Sequence[str]) -> list[list[int]]:
+    def encode(self, prompts: Sequence[str]) -> list[list[int]]:
         """Tokens of prompts, as a user's messages where the model is talked to."""
         texts = list(prompts)
         if self._template is not None:
@@ -280,7 +289,7 @@ class LanguageModel:
 
     def tokenize(self, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
         """Left-padded ids and mask, (B, T): the last position is every prompt's last token."""
-        encoded = self._encode(prompts)
+        encoded = self.encode(prompts)
         encoded = [tokens[-self.config.max_tokens :] for tokens in encoded]
         length = max(map(len, encoded))
         pad = int(self.tokenizer.pad_token_id)

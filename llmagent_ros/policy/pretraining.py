@@ -133,21 +133,21 @@ class _Encoder:
         """noise: makes words of the instruction up."""
         scene = step.scene if noise is None else _with_noise(step, noise)
         prompt = self._tokenizer(self._form.prompt(scene)).input_ids
-        phrase = self._form.phrase(step.action)
-        told = _without_task(step.scene if recall else step.next_scene, step.task)
-        rest = f"{RECALL} {told}" if recall else f"{phrase}. then {told}"
+        told = without_task(step.scene if recall else step.next_scene, step.task)
+        rest = f"{RECALL} {told}" if recall else self._form.outcome(step.action, told)
         after = self._tokenizer(rest, add_special_tokens=False).input_ids
         gist = (len(prompt) - self._cue, len(prompt))
         return _Sequence([*prompt, *after, self._tokenizer.eos_token_id], gist)
 
 
-def _without_task(scene: str, task: str) -> str:
+def without_task(scene: str, task: str) -> str:
+    """A scene without the instruction that it begins with."""
     return scene.removeprefix(f"{task}. ") if task else scene
 
 
 def _with_noise(step: LoggedStep, rng: np.random.Generator) -> str:
     """The scene; words of its instruction that occur nowhere else in it are replaced by 0 to 2 made-up ones each."""
-    rest = _without_task(step.scene, step.task)
+    rest = without_task(step.scene, step.task)
     if rest == step.scene:
         return rest
     known = set(rest.replace(".", " ").split())

@@ -31,6 +31,10 @@ class PromptFormat:
         """An action phrase as the model continues the prompt with it."""
         return f"{self.separator}{action}"
 
+    def outcome(self, action: str, next_scene: str) -> str:
+        """What was done and what came of it, as a base that reads logs continues the prompt with it."""
+        return f"{self.phrase(action)}. then {next_scene}"
+
     @staticmethod
     def lessons(lessons: Sequence[str]) -> str:
         """Each without the evidence that it ends with in parentheses: counts that change would make it another text."""

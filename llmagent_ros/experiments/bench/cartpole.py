@@ -34,6 +34,7 @@ ABLATIONS: dict[str, dict[str, Any]] = {
     "trained A": {"model": {"train_a": True}},
 }
 
+NUMERIC = tuple(peers.NAMES)
 FIGURES = (
     Figure("steps_to_475", "env steps", "to a greedy 100-episode mean >= 475, no demonstrations", 5000, 12_000, True),
     Figure("evals_held", "share", "of the next ten evaluations, one per 1,000 steps, >= 475", 1.0, 0.9),

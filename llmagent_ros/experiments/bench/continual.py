@@ -53,6 +53,7 @@ STEPS = 6000  # of each task
 EPISODES = 50  # of an evaluation after a task, and at the end
 _EVERY, _GLANCE = 500, 20  # steps between two evaluations on the way, and their episodes
 
+NUMERIC: tuple[str, ...] = ()
 FIGURES = (
     Figure("performance", "share", "success over all tasks at the end", 0.90, 0.80),
     Figure("forgetting", "share", "success lost between the end of a task and the end of all", 0.0, 0.02, True),

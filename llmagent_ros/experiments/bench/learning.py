@@ -89,8 +89,7 @@ def peer_curve(
     until: int,
     temperatures: Sequence[float] = (0.0,),
 ) -> dict[str, Any]:
-    """Trains a peer on the numbers that the text says. It may end once the goal was reached and followed, and
-    `until` steps are done.
+    """Trains a peer on the numbers that the text says, for `until` steps.
 
     Args:
         temperatures: each evaluation is made at each of these, and the best one counts.
@@ -105,7 +104,7 @@ def peer_curve(
             ]
         best = max(tries, key=lambda measured: measured[goal.key])
         curve.add(steps, {**best, "minutes": clock.minutes})
-        return not curve.over or steps < until
+        return steps < until
 
     def make() -> NumericObservations:
         return NumericObservations(make_environment(goal.spec))

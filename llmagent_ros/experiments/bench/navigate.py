@@ -52,6 +52,7 @@ _SETTINGS = {
     "qrdqn": peers.PUBLISHED[LANDER]["qrdqn"],
     "ppo": peers.PUBLISHED["CartPole-v1"]["ppo"],
 }
+NUMERIC = tuple(_SETTINGS)
 
 
 def configuration(steps: int) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from llmagent_ros.recording.summary import versions
 
 _PEERS = ("gymnasium", "stable-baselines3", "sb3-contrib")
 OURS = "llmagent"
+BASE = "base"
 
 
 @dataclass(frozen=True)
@@ -48,15 +49,18 @@ class Figure:
 class Results:
     """Results of one benchmark; `add` writes the file at once.
 
+    A result that says by which base it was measured (`BASE`) counts only where that is the present one.
+
     Args:
         config: what was measured; a file that holds results of another configuration is refused.
+        base: digest of the base that ships.
 
     Raises:
         ConfigError: that. StoreError: the file cannot be read or written.
     """
 
-    def __init__(self, path: Path, bench: str, config: Mapping[str, Any]) -> None:
-        self.path, self.bench = path, bench
+    def __init__(self, path: Path, bench: str, config: Mapping[str, Any], base: str = "") -> None:
+        self.path, self.bench, self._base = path, bench, base
         self._config = json.loads(json.dumps(config))
         self.runs: dict[str, dict[str, Any]] = {}
         if path.exists():
@@ -77,7 +81,7 @@ class Results:
         self.runs = content.get("runs", {})
 
     def has(self, method: str, seed: int) -> bool:
-        return str(seed) in self.runs.get(method, {})
+        return str(seed) in self._present(method)
 
     def add(self, method: str, seed: int, result: Mapping[str, Any]) -> None:
         """Keeps one result; it is on disk when this returns."""
@@ -86,7 +90,11 @@ class Results:
 
     def of(self, method: str) -> list[dict[str, Any]]:
         """The results of a method in order of the seeds."""
-        return [result for _, result in sorted(self.runs.get(method, {}).items(), key=lambda item: int(item[0]))]
+        return [result for _, result in sorted(self._present(method).items(), key=lambda item: int(item[0]))]
+
+    def _present(self, method: str) -> dict[str, Any]:
+        runs = self.runs.get(method, {})
+        return {seed: result for seed, result in runs.items() if result.get(BASE, self._base) == self._base}
 
     def write(self, figures: Mapping[str, Any], peers: Mapping[str, Any]) -> None:
         """Writes everything; figures: {key: {value, unit, …}}, peers: {peer: {key: value}}."""

@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from llmagent_ros.errors import UnknownNameError
-from llmagent_ros.experiments.bench.results import Figure, Results
+from llmagent_ros.experiments.bench.results import BASE, Figure, Results
+from llmagent_ros.policy.language_model import shipped_base_digest
 
-NAMES = ("cartpole", "navigate", "transfer", "speed", "knowledge", "continual")
+NAMES = ("cartpole", "navigate", "transfer", "speed", "knowledge", "continual", "adapt", "evolve")
 
 
 class Bench(Protocol):
@@ -22,6 +23,8 @@ class Bench(Protocol):
 
     FIGURES: Sequence[Figure]
     STEPS: int
+    NUMERIC: Sequence[str]
+    """Methods that do not read: the base that ships does not matter to them."""
 
     def configuration(self, steps: int) -> dict[str, Any]: ...
     def methods(self) -> list[str]: ...
@@ -93,4 +96,6 @@ def _measure(job: Job) -> dict[str, Any]:
     def say(text: str) -> None:
         print(f"[{job.bench} {job.method}, seed {job.seed}] {text}", flush=True)
 
-    return bench_named(job.bench).measure(job.method, job.seed, job.steps, job.scratch, say)
+    bench = bench_named(job.bench)
+    measured = bench.measure(job.method, job.seed, job.steps, job.scratch, say)
+    return measured if job.method in bench.NUMERIC else {**measured, BASE: shipped_base_digest()}

@@ -29,6 +29,7 @@ STEPS = navigate.STEPS
 WORLDS = 100
 WORLDS_OF_A_WORDING = 4
 
+NUMERIC: tuple[str, ...] = ()
 FIGURES = (
     Figure("synonym_loss", "points", "of success lost under unseen synonyms of the action phrases", 5, 10, True),
     Figure("wording_loss", "points", "under 50 unseen wordings of the instruction", 5, 10, True),

@@ -90,9 +90,7 @@ class Learner:
     ) -> None:
         self.config, self.replay, self.model = config, replay, model
         self._mirror = mirror if config.mirror else None
-        if self._mirror is not None:
-            replay.use_mirror(self._mirror.rule)
-        replay.use_base(model.feature_digest, model.feature_size)
+        self.take_in(replay)
         self._rng = np.random.default_rng(seed)
         with torch.random.fork_rng():
             torch.manual_seed(seed)
@@ -177,6 +175,16 @@ class Learner:
         allowed = int(self.config.updates_per_step * steps) if steps >= self.config.warmup else 0
         return max(0, allowed - self.updates)
 
+    def take_in(self, replay: Replay) -> None:
+        """Makes a replay ready for `turn_to`: says whose features and mirror images it keeps."""
+        if self._mirror is not None:
+            replay.use_mirror(self._mirror.rule)
+        replay.use_base(self.model.feature_digest, self.model.feature_size)
+
+    def turn_to(self, replay: Replay) -> None:
+        """Samples from another replay of the same phrases from now on; what was learned stays, and so do all counts."""
+        self.replay = replay
+
     # --- learning ---------------------------------------------------------------------------------------
 
     def update(self) -> dict[str, float]:
@@ -189,8 +197,9 @@ class Learner:
         Raises:
             DivergenceError: a loss or gradient is not finite or too large; critic and adapter are as last exported.
         """
-        if not self._scaled and self.config.feature_floor is not None:
-            self._standardise(self.config.feature_floor)
+        if not self.standardised:
+            first = self.replay.at(np.arange(min(len(self.replay), _STANDARD)), 1, self.config.gamma)
+            self.standardise(self._features(first.scene_id))
         stats = self._update_critic()
         self.updates += 1
         if self.config.actor_every and self.updates % self.config.actor_every == 0:
@@ -198,15 +207,32 @@ class Learner:
             self.actor_updates += 1
         return stats
 
-    def _standardise(self, floor: float) -> None:
-        """By the first transitions, once and for good: what the heads have learned holds for one scale only."""
-        first = self.replay.at(np.arange(min(len(self.replay), _STANDARD)), 1, self.config.gamma)
-        features = self._features(first.scene_id)
+    @property
+    def standardised(self) -> bool:
+        """Whether the critic's scale of features is fixed, as it is from the first update on."""
+        return self._scaled
+
+    def standardise(self, features: Tensor) -> None:
+        """Fixes the scale by features, (N, feature_size), for good: what the heads learn holds for one scale only."""
+        assert self.config.feature_floor is not None
         for critic in (self.critic, self._target, self.average):
-            critic.standardise(features, floor)
+            critic.standardise(features.to(_device(critic)), self.config.feature_floor)
         self._scaled = True
 
     def _update_critic(self) -> dict[str, float]:
+        loss, stats = self._critic_loss()
+        self._step(loss, self._critic_optimiser, list(self.critic.parameters()), "critic")
+        self._follow()
+        return stats
+
+    def _follow(self, updates: int = 1) -> None:
+        """Target and average go after the critic, as far as in so many updates."""
+        average_rate = max(self.config.average_rate, 1 / (1 + self.updates))
+        for follower, rate in ((self._target, self.config.target_rate), (self.average, average_rate)):
+            _move(follower, self.critic, rate if updates == 1 else 1 - (1 - rate) ** updates)
+
+    def _critic_loss(self) -> tuple[Tensor, dict[str, float]]:
+        """Of a batch that is drawn."""
         c = self.config
         batch = self._sample(c.batch_size, c.n_step)
         features, after = self._features(np.stack([batch.scene_id, batch.bootstrap_id]))
@@ -221,12 +247,15 @@ class Learner:
         if c.margin_weight and batch.demonstration.any():
             shown = torch.from_numpy(np.flatnonzero(batch.demonstration)).to(features.device)
             loss = loss + c.margin_weight * margin_loss(values[:, shown], action[shown], c.margin * c.beta).sum()
-        self._step(loss, self._critic_optimiser, list(self.critic.parameters()), "critic")
-        _move(self._target, self.critic, c.target_rate)
-        _move(self.average, self.critic, max(c.average_rate, 1 / (1 + self.updates)))
-        return {"critic_loss": loss.item(), "value": taken.mean().item()}
+        return loss, {"critic_loss": loss.item(), "value": taken.mean().item()}
 
     def _update_actor(self) -> dict[str, float]:
+        loss, stats = self._actor_loss()
+        self._step(loss, self._actor_optimiser, self._adapter, "actor")
+        return stats
+
+    def _actor_loss(self) -> tuple[Tensor, dict[str, float]]:
+        """Of a batch that is drawn."""
         c = self.config
         batch = self._sample(c.actor_batch, 1)
         scenes = self.replay.texts(batch.scene_id)
@@ -247,8 +276,70 @@ class Learner:
             rows = torch.from_numpy(np.flatnonzero(batch.demonstration))
             chosen = log_probs[rows, torch.from_numpy(batch.action.astype(np.int64))[rows]]
             loss = loss - c.clone_weight * chosen.mean()
-        self._step(loss, self._actor_optimiser, self._adapter, "actor")
-        return stats
+        return loss, stats
+
+    @torch.no_grad()
+    def errors(self, positions: NDArray[np.int64]) -> NDArray[np.float32]:
+        """How far the acting critic is off, float32, (N,): |r + gamma (1 - terminated) V(s') - Q(s, a)|, in units of
+        return, of transitions of the replay by their positions. Their features must be prepared.
+        """
+        batch = self.replay.at(positions, 1, self.config.gamma)
+        features, following = self._features(np.stack([batch.scene_id, batch.bootstrap_id]))
+        values, after = self.average.values(features), self.average.values(following)
+        ahead = ((after / self.config.beta).softmax(-1) * after).sum(-1).cpu().numpy()
+        taken = values.cpu().numpy()[np.arange(len(batch)), batch.action]
+        return np.asarray(np.abs(batch.returns + batch.discount * ahead - taken), np.float32)
+
+    # --- for learning from many tasks (`learning.meta`) ---------------------------------------------------
+
+    def weights(self) -> list[nn.Parameter]:
+        """What learning changes: of the critic, then of the adapter."""
+        return [*self.critic.parameters(), *self._adapter]
+
+    def remember(self) -> list[Tensor]:
+        """Copies of `weights`, and of what follows the critic, for `blend`."""
+        followers = (*self._target.parameters(), *self.average.parameters())
+        return [each.detach().clone() for each in (*self.weights(), *followers)]
+
+    @torch.no_grad()
+    def blend(self, before: Sequence[Tensor], share: float, updates: int) -> None:
+        """Keeps `share` of what has changed: w <- before + share (w - before).
+
+        Args:
+            before: from `remember`. updates: for how many target and average follow the outcome, from where they were.
+        """
+        weights = self.weights()
+        for weight, old in zip(weights, before, strict=False):
+            weight.copy_(torch.lerp(old, weight, share))
+        followers = (*self._target.parameters(), *self.average.parameters())
+        for follower, old in zip(followers, before[len(weights) :], strict=True):
+            follower.copy_(old)
+        if updates:
+            self._follow(updates)
+
+    def gradient(self, *, adapter: bool) -> list[Tensor | None]:
+        """Of the losses of an update, for batches that are drawn now, in the order of `weights`; changes nothing.
+
+        Args:
+            adapter: whether that of the adapter's loss too; None stands where there is none.
+
+        Raises:
+            DivergenceError: it is not finite.
+        """
+        parts = [(self._critic_loss()[0], list(self.critic.parameters()))]
+        if adapter:
+            parts.append((self._actor_loss()[0], self._adapter))
+        found: list[Tensor | None] = []
+        for loss, parameters in parts:
+            gradients = torch.autograd.grad(loss, parameters)
+            norm = math.sqrt(sum(float(each.square().sum()) for each in gradients))
+            if not math.isfinite(norm):
+                raise DivergenceError(f"gradient norm {norm:.4g} after {self.updates} updates")
+            scale = min(1.0, self.config.max_gradient / max(norm, 1e-12))
+            found += [each * scale for each in gradients]
+        return found + [None] * (0 if adapter else len(self._adapter))
+
+    # --- inside -------------------------------------------------------------------------------------------
 
     def _sample(self, size: int, n_step: int) -> NStepBatch:
         """A batch in which, with a mirror, about half of the transitions are seen in it."""
@@ -352,11 +443,14 @@ class Learner:
             meta=facts | dict(meta or {}),
         )
 
-    def save(self, folder: Path, callers: Mapping[str, Any] | None = None) -> None:
+    def save(
+        self, folder: Path, callers: Mapping[str, Any] | None = None, extra: Mapping[str, Tensor] | None = None
+    ) -> None:
         """Everything needed to go on exactly here, except the replay, which is on disk already.
 
         Args:
-            callers: facts of the caller's, as JSON, which `load` gives back.
+            callers: facts of the caller's, as JSON, which `load` gives back. extra: tensors of the caller's, which are
+                kept below "caller/".
 
         Raises:
             DivergenceError: as `deploy`; nothing was written.
@@ -370,6 +464,7 @@ class Learner:
         }
         tensors = {f"{part}/{name}": tensor for part, state in modules.items() for name, tensor in state.items()}
         tensors |= {f"deployed/{name}": tensor for name, tensor in self._deployed.items()}
+        tensors |= {f"caller/{name}": tensor for name, tensor in (extra or {}).items()}
         for name, optimiser in (("critic", self._critic_optimiser), ("actor", self._actor_optimiser)):
             tensors |= optimiser_tensors(f"{name}_optimiser", optimiser)
         facts = {

@@ -1,0 +1,45 @@
+"""What several commands read from their command line alike."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from llmagent_ros.errors import ConfigError
+
+
+def put_setting(settings: dict[str, Any], setting: str) -> None:
+    """Puts "learner.beta=0.03" into nested settings.
+
+    Raises:
+        ConfigError: it has no "=", a value that is not YAML, or a key below a value.
+    """
+    key, found, value = setting.partition("=")
+    if not found:
+        raise ConfigError(f"--set {setting!r}; valid: KEY=VALUE, e.g. learner.beta=0.03")
+    *path, last = key.split(".")
+    for part in path:
+        settings = settings.setdefault(part, {})
+        if not isinstance(settings, dict):
+            raise ConfigError(f"--set {setting!r}: {part} is no group of settings")
+    try:
+        settings[last] = yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"--set {setting!r}: the value is not YAML: {' '.join(str(error).split())}") from error
+
+
+def bundle_of(path: Path) -> str:
+    """The bundle that --start names: itself, or the newest one of a run's folder.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    from llmagent_ros.bundle import latest_bundle
+    from llmagent_ros.experiments.training import BUNDLES
+
+    newest = latest_bundle(path / BUNDLES) if (path / BUNDLES).is_dir() else path
+    if newest is None or not (newest / "bundle.json").is_file():
+        raise ConfigError(f"--start {path}: neither a bundle nor the folder of a run that has one")
+    return str(newest)
