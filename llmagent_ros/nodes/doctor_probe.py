@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict, deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import rclpy
@@ -30,6 +30,7 @@ from llmagent_ros.nodes import qos
 from llmagent_ros.nodes.wire.stamps import to_seconds
 
 DISCOVERY = 1.0  # s of wall time in which the graph becomes known
+PATIENCE = 5.0  # s that the first publisher of the contract may take to be discovered
 MOST_ARRIVALS = 20_000  # of a topic that are kept
 _SPIN = 0.05  # s
 _KINDS = {
@@ -77,15 +78,14 @@ def _make(contract: RobotContract, namespace: str, context: Context) -> _Probe:
 class _Probe:
     def __init__(self, contract: RobotContract, node: Node) -> None:
         self._contract, self.node = contract, node
-        self._arrivals: Mapping[str, deque[Arrival]] = defaultdict(lambda: deque(maxlen=MOST_ARRIVALS))
+        self._arrivals: defaultdict[str, deque[Arrival]] = defaultdict(lambda: deque(maxlen=MOST_ARRIVALS))
 
     def watch(self, spin: Callable[[], None], seconds: float) -> Observation:
         """spin: lets the node do one thing, for a bounded time."""
-        _spin_for(spin, DISCOVERY)
-        simulated = self.node.count_publishers("/clock") > 0
+        self._discover(spin)
+        simulated = self._is_simulated()
         if simulated:
-            self.node.set_parameters([Parameter("use_sim_time", value=True)])
-            _spin_for(spin, DISCOVERY)  # until /clock has spoken
+            self._take_time_from_clock(spin)
         quiet = SubscriptionEventCallbacks(use_default_callbacks=False)  # what does not match is told as a finding
         for spec in self._contract.topics:
             if spec.direction == "read":
@@ -93,6 +93,12 @@ class _Probe:
                 self.node.create_subscription(kind, spec.topic, self._taker(spec), profile, event_callbacks=quiet)
         began, start = self._now(), time.monotonic()
         _spin_for(spin, seconds)
+        if not simulated and self._is_simulated():  # /clock was discovered late: what was taken has the wrong time
+            simulated = True
+            self._take_time_from_clock(spin)
+            self._arrivals.clear()
+            began, start = self._now(), time.monotonic()
+            _spin_for(spin, seconds)
         end, watched = self._now(), time.monotonic() - start
         namespace = self.node.get_namespace().rstrip("/")
         return Observation(
@@ -108,6 +114,21 @@ class _Probe:
                 if any(self._endpoints(name))  # else only this probe knows it
             },
         )
+
+    def _is_simulated(self) -> bool:
+        return self.node.count_publishers("/clock") > 0
+
+    def _take_time_from_clock(self, spin: Callable[[], None]) -> None:
+        self.node.set_parameters([Parameter("use_sim_time", value=True)])
+        _spin_for(spin, DISCOVERY)  # until /clock has spoken
+
+    def _discover(self, spin: Callable[[], None]) -> None:
+        """Waits until the graph has been seen for `DISCOVERY`, or for `PATIENCE` where there is none."""
+        names = [self.node.resolve_topic_name(spec.topic) for spec in self._contract.topics]
+        until = time.monotonic() + PATIENCE
+        while time.monotonic() < until and not any(self.node.count_publishers(name) for name in names):
+            spin()
+        _spin_for(spin, DISCOVERY)
 
     def _taker(self, spec: TopicSpec) -> Callable[[Any], None]:
         def take(message: Any) -> None:
