@@ -115,11 +115,15 @@ class ManagedNode(LifecycleNode):
         self._error = None
         try:
             step()
-        except Exception as error:
+        except LlmAgentError as error:  # the transition does not take place, and the node is as it was
             self._error = error
             if not self._starting:  # else it is raised, and said once
-                known = isinstance(error, LlmAgentError)
-                self.get_logger().error(str(error) if known else traceback.format_exc())
+                self.get_logger().error(str(error))
+            return TransitionCallbackReturn.FAILURE
+        except Exception as error:  # a defect: rclpy would swallow it
+            self._error = error
+            if not self._starting:
+                self.fail()
             return TransitionCallbackReturn.FAILURE
         return TransitionCallbackReturn.SUCCESS
 

@@ -34,7 +34,7 @@ class RayWorkers:
             where = {"address": "auto"} if os.environ.get("RAY_ADDRESS") else {"num_cpus": config.workers}
             ray.init(log_to_driver=False, include_dashboard=False, **where)
         memory = {"memory": int(config.memory_mb * 1e6)} if config.memory_mb else {}
-        self._task = ray.remote(num_cpus=1, max_retries=0, **memory)(_guarded)
+        self._task = ray.remote(num_cpus=1, max_retries=0, **memory)(_less_urgent)
         self._do = run
 
     def run(self, jobs: Sequence[Job], more: Callable[[], bool] = lambda: True) -> Iterator[tuple[int, Result]]:
@@ -66,15 +66,14 @@ class RayWorkers:
     def _result(self, reference: Any) -> Result:
         try:
             result: Result = self._ray.get(reference)
+        except self._ray.exceptions.RayTaskError as error:  # the job raised it
+            return failure(error.cause or error, str(error))
         except self._ray.exceptions.RayError as error:  # its process or its machine died, or could not begin it
             return {FAILED: f"its task died ({type(error).__name__})", TRACE: str(error)}
         return result
 
 
-def _guarded(run: Callable[[Job], Result], job: Job, niceness: int) -> Result:
+def _less_urgent(run: Callable[[Job], Result], job: Job, niceness: int) -> Result:
     """On a worker of the cluster, which may have done other jobs."""
     os.nice(max(0, niceness - os.nice(0)))
-    try:
-        return run(job)
-    except Exception as error:  # whatever it is, it is this member's and is reported
-        return failure(error)
+    return run(job)

@@ -81,10 +81,10 @@ def open_backend(config: WorkersConfig, run: Callable[[Job], Result]) -> Backend
     return ProcessWorkers(config, run)
 
 
-def failure(error: BaseException) -> Result:
-    """What a job gives that raised this."""
+def failure(error: BaseException, trace: str = "") -> Result:
+    """What a job gives that raised this. trace: where, if the error does not say itself."""
     name = "" if isinstance(error, LlmAgentError) else f"{type(error).__name__}: "
-    return {FAILED: f"{name}{' '.join(str(error).split())}", TRACE: "".join(traceback.format_exception(error))}
+    return {FAILED: f"{name}{' '.join(str(error).split())}", TRACE: trace or "".join(traceback.format_exception(error))}
 
 
 @dataclass
@@ -166,9 +166,12 @@ class ProcessWorkers:
             if pipe in ready:
                 try:
                     result = worker.pipe.recv()
-                    worker.number = -1
                 except (EOFError, ConnectionResetError):
                     result = {FAILED: f"its process died ({self._end(worker)})", TRACE: ""}
+                else:
+                    worker.number = -1
+                    if FAILED in result:  # it ends; the next job is for a new one
+                        self._end(worker)
             elif (reason := self._exceeds(worker)) is not None:
                 self._end(worker)
                 result = {FAILED: reason, TRACE: ""}
@@ -202,7 +205,7 @@ class ProcessWorkers:
 
 
 def _work(pipe: Connection, run: Callable[[Job], Result], niceness: int) -> None:
-    """A worker's whole life; it ends with its pipe or with its parent, however that ends."""
+    """A worker's whole life; it ends with its pipe, with its parent, however that ends, or with a job that fails."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to all; the parent says what is to be done
     os.nice(niceness)
     parent = multiprocessing.parent_process()
@@ -215,8 +218,9 @@ def _work(pipe: Connection, run: Callable[[Job], Result], niceness: int) -> None
             return
         try:
             result = run(job)
-        except Exception as error:  # whatever it is, it is this member's and is reported
-            result = failure(error)
+        except Exception as error:  # what it leaves behind in this process is not known
+            pipe.send(failure(error))
+            return
         pipe.send(result)
 
 
