@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import multiprocessing
 import os
 import signal
 import textwrap
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict
 from pathlib import Path
@@ -118,13 +119,9 @@ def _log(args: argparse.Namespace) -> dict[str, list[Path]]:
     print(f"logging {_SHARD_STEPS * len(jobs):,} steps of {', '.join(args.environments)} in {folder}", flush=True)
     # spawned: a fork of a process in which simulators and torch have been may hang
     pool = ProcessPoolExecutor(args.workers, mp_context=multiprocessing.get_context("spawn"))
-    # workers inherit the mask: Ctrl-C is not for them, and does not come between their start and their being known
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
-        try:
+        with _interrupt_later():
             futures = [pool.submit(write_shard, *job) for job in jobs]
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
         for number, future in enumerate(as_completed(futures), start=1):
             print(f"log {number} of {len(jobs)}: {future.result()}", flush=True)
     except BaseException:  # Ctrl-C too: a shard takes minutes, nobody waits for it
@@ -137,6 +134,25 @@ def _log(args: argparse.Namespace) -> dict[str, list[Path]]:
     for (spec, *_), future in zip(jobs, futures, strict=True):
         paths[spec.name].append(future.result())
     return paths
+
+
+@contextlib.contextmanager
+def _interrupt_later() -> Iterator[None]:
+    """Ctrl-C takes effect at the end of the block: not between a worker's start and its being known.
+
+    Processes that are started in it inherit the mask, so that Ctrl-C is not for them. The mask alone does not do: it is
+    that of this thread, and one that a library has started may be told of the signal in its place.
+    """
+    came: list[int] = []
+    handler = signal.signal(signal.SIGINT, lambda number, frame: came.append(number))
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        signal.signal(signal.SIGINT, handler)
+    if came:
+        raise KeyboardInterrupt
 
 
 def _log_steps(args: argparse.Namespace, name: str) -> int:
