@@ -78,6 +78,7 @@ def test_an_alarm_is_given_once_and_a_reset_begins_anew() -> None:
     changed = [{**e, "surprise": 5.0 + e["surprise"]} for e in usual(rng, 80)]
     assert first_alarm(detector, changed[:10]) is not None
     assert detector.alarm is not None and first_alarm(detector, changed[10:20]) is None
+    assert len(json.dumps(detector.state())) < 20_000, "nothing is kept of what comes after an alarm"
     detector.reset()
     assert detector.alarm is None and first_alarm(detector, changed[20:]) is None
     assert first_alarm(detector, [{"surprise": 20.0, "error": 0.4}]) is not None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,8 +19,8 @@ from llmagent_ros.policy.language_model import LanguageModel
 from llmagent_ros.policy.surprise import surprise
 from llmagent_ros.types import Transition
 
-# While there is little to learn from, more is made of each step, and it is begun with sooner.
 QUIET, LEARNED, PATIENCE = 200, 60, 20  # episodes without a change, of them before one, and of a change
+# While there is little to learn from, more is made of each step, and it is begun with sooner.
 FEW_EPISODES: Mapping[str, Any] = {"warmup": 32, "updates_per_step": 8.0}
 
 
@@ -35,12 +36,14 @@ def adapt(
     """Learns on for some episodes.
 
     Args:
-        out: folder of the run; it must be new. after: numbers of episodes after which success is measured, rising.
+        out: folder of the run; what is there of one that was interrupted is made again.
+        after: numbers of episodes after which success is measured, rising.
         episodes: of each measurement, on held-out seeds.
 
     Returns:
         For each of `after`: episodes, env_steps, success.
     """
+    shutil.rmtree(out, ignore_errors=True)
     trainer = Trainer(config, out)
     points: list[dict[str, float]] = []
     try:
@@ -86,6 +89,7 @@ def watch(start: str, family: str, seed: int, out: Path, say: Callable[[str], No
 def _episodes(environment: str, start: str, seed: int, out: Path, count: int) -> Iterator[dict[str, float]]:
     """The figures of episodes in which nothing is learned."""
     config = adaptation_config(environment, start, seed, warmup=1_000_000)
+    shutil.rmtree(out, ignore_errors=True)
     successes: list[bool] = []
     trainer = Trainer(config, out, on_episode=lambda *told: successes.append(bool(told[1])))
     try:

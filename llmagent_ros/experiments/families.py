@@ -6,6 +6,7 @@ A member is an environment by name, "FAMILY:MEMBER", wherever an environment is 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -78,9 +79,7 @@ class Family:
             ConfigError: a change makes no valid task.
         """
         changes: Mapping[str, Change] = {"train": self.train, "held_out": self.held_out}[split]
-        return {
-            name: self._task(name, change) for kind, change in changes.items() for name in _names(kind, change.members)
-        }
+        return {name: self._task(name, change) for name, change in _by_member(changes).items()}
 
     def member(self, name: str) -> TaskConfig:
         """One of either split.
@@ -88,10 +87,10 @@ class Family:
         Raises:
             UnknownNameError: there is none of that name.
         """
-        members = {**self.members("train"), **self.members("held_out")}
-        if name not in members:
-            raise UnknownNameError(f"member of the family {self.family}", name, members)
-        return members[name]
+        changes = _by_member(self.train) | _by_member(self.held_out)
+        if name not in changes:
+            raise UnknownNameError(f"member of the family {self.family}", name, changes)
+        return self._task(name, changes[name])
 
     def draw(self, task: TaskConfig, rng: np.random.Generator) -> TaskConfig:
         """A task that differs from `task` in what one of the changes to learn from makes different.
@@ -114,7 +113,14 @@ def load_family(name: str) -> Family:
     Raises:
         ConfigError: it is wrong, or a name stands in both splits.
     """
-    family = config.load(Family, config.named_file("family", name, _folder()))
+    path = config.named_file("family", name, _folder())
+    return _load(name, path, path.stat().st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=8)
+def _load(name: str, path: Path, changed: int) -> Family:
+    """Once for each state of a file: an evaluation makes fifty environments of one member."""
+    family = config.load(Family, path)
     both = set(family.members("train")) & set(family.members("held_out"))
     if both:
         raise ConfigError(f"family {name}: {', '.join(sorted(both))}: to learn from or held out, not both")
@@ -145,6 +151,10 @@ def shipped_families() -> list[str]:
 
 def _folder() -> Path:
     return config.share_dir() / "config" / "families"
+
+
+def _by_member(changes: Mapping[str, Change]) -> dict[str, Change]:
+    return {name: change for kind, change in changes.items() for name in _names(kind, change.members)}
 
 
 def _names(kind: str, members: int) -> list[str]:

@@ -90,7 +90,7 @@ class _Sum:
 class ChangeDetector:
     """See the module. One figure's alarm is enough.
 
-    An alarm is given once; `reset` begins anew, with nothing known of what is usual.
+    An alarm is given once, and nothing is taken after it; `reset` begins anew, with nothing known of what is usual.
     """
 
     def __init__(self, config: ChangeConfig | None = None) -> None:
@@ -107,12 +107,14 @@ class ChangeDetector:
         wrong = sorted(name for name, value in figures.items() if not math.isfinite(value))
         if wrong:
             raise ConfigError(f"figures of an episode: {', '.join(wrong)} not finite")
+        if self.alarm is not None:
+            return None
         alarms = [
             alarm
             for name, value in figures.items()
             if (alarm := self._sums.setdefault(name, _Sum(self.config)).add(name, value)) is not None
         ]
-        if self.alarm is not None or not alarms:
+        if not alarms:
             return None
         self.alarm = max(alarms, key=lambda alarm: (alarm.value - alarm.usual) / alarm.spread)
         return self.alarm
