@@ -10,10 +10,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 import yaml
 from models_support import save_tiny_model
-from safetensors.torch import load_file
+from runs_support import same, tensors
 
 from llmagent_ros import config
 from llmagent_ros.bundle import latest_bundle
@@ -138,17 +137,6 @@ def configured(few: str, folder: Path, steps: int = 150, **values: Any) -> MetaT
     return config.build(MetaTrainConfig, settings | values, "test")
 
 
-def tensors(out: Path) -> dict[str, torch.Tensor]:
-    newest = latest_bundle(out / "bundles")
-    assert newest is not None
-    files = [*sorted(newest.glob("*.safetensors")), out / "checkpoint" / "learner.safetensors"]
-    return {f"{path.name}/{n}": t for path in files for n, t in load_file(path).items()}
-
-
-def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
-    return a.keys() == b.keys() and len(a) > 10 and all(torch.equal(a[name], b[name]) for name in a)
-
-
 def test_all_members_have_their_turn_and_a_replay_of_their_own(few: str, tmp_path: Path) -> None:
     met: list[str] = []
     trainer = MetaTrainer(configured(few, tmp_path), tmp_path / "run", lambda *told: met.append(told[1]))
@@ -233,6 +221,8 @@ def test_success_is_measured_after_so_many_episodes(few: str, tmp_path: Path) ->
     )
     points = adapt(config, tmp_path / "run", (0, 2), 2, lambda line: None)
     assert [point["episodes"] for point in points] == [0, 2] and points[0]["env_steps"] == 0 < points[1]["env_steps"]
+    again = adapt(config, tmp_path / "run", (0, 2), 2, lambda line: None)  # as after an interruption
+    assert again == points
 
 
 def test_figures_of_an_episode(few: str, tmp_path: Path) -> None:

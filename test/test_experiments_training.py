@@ -13,10 +13,9 @@ import numpy as np
 import pytest
 import torch
 from models_support import save_tiny_model
-from safetensors.torch import load_file
+from runs_support import same, tensors
 from toy_support import CELLS
 
-from llmagent_ros.bundle import latest_bundle
 from llmagent_ros.cli.main import main
 from llmagent_ros.errors import ConfigError, DivergenceError
 from llmagent_ros.experiments import runs
@@ -62,18 +61,6 @@ def configured(lake: str, folder: Path, steps: int, seed: int = 0, **learner: An
         save_tiny_model(model)
     settings = {"steps": steps, "seed": seed, "model": {"model": str(model), "rank": 2}, "learner": SMALL | learner}
     return runs.make_config(lake, settings, "test")
-
-
-def tensors(out: Path) -> dict[str, torch.Tensor]:
-    """All that was learned."""
-    newest = latest_bundle(out / "bundles")
-    assert newest is not None
-    files = [*sorted(newest.glob("*.safetensors")), out / "checkpoint" / "learner.safetensors"]
-    return {f"{path.name}/{n}": t for path in files for n, t in load_file(path).items()}
-
-
-def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
-    return a.keys() == b.keys() and len(a) > 10 and all(torch.equal(a[name], b[name]) for name in a)
 
 
 def test_a_seed_makes_a_run_repeatable(lake: str, tmp_path: Path) -> None:

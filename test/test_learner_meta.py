@@ -12,8 +12,10 @@ import torch
 from models_support import save_tiny_model, tiny_language_model
 
 from llmagent_ros.errors import ConfigError
+from llmagent_ros.learning.meta import methods
 from llmagent_ros.learning.meta.meta_learner import MetaLearner
 from llmagent_ros.learning.meta.methods import METHODS, MetaConfig, MethodName
+from llmagent_ros.learning.meta.steps import blend, gradient
 from llmagent_ros.learning.rl.config import LearnerConfig
 from llmagent_ros.learning.rl.critic import CriticConfig
 from llmagent_ros.learning.rl.learner import Learner
@@ -108,16 +110,15 @@ def test_reptile_between_adapters_is_exact_in_what_they_do_to_the_model(bench: B
     assert all(torch.equal(lora[n], after[n]) for n in lora if "lora_A" in n)
 
 
-def test_the_step_becomes_smaller_to_the_end(bench: Bench) -> None:
+def test_the_step_becomes_smaller_to_the_end(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     steps: list[float] = []
     meta = bench.meta("a", "reptile", total=24, step=1.0, last_step=0.4)
-    learner, blend = meta.learner, meta.learner.blend
 
-    def watched(before: Any, share: float, updates: int) -> None:
+    def watched(learner: Learner, before: Any, share: float, updates: int) -> None:
         steps.append(share)
-        blend(before, share, updates)
+        blend(learner, before, share, updates)
 
-    learner.blend = watched  # type: ignore[method-assign]
+    monkeypatch.setattr(methods, "blend", watched)
     for _ in range(4):
         meta.update()
     assert steps == pytest.approx([1.0, 0.8, 0.6, 0.4])
@@ -132,10 +133,10 @@ def test_fomaml_steps_by_the_gradient_where_the_inner_updates_lead(bench: Bench)
     learner.turn_to(by_hand.replays[int(by_hand._rng.choice(by_hand.tasks()))])
     for _ in range(8):
         learner.update()
-    gradient = learner.gradient(adapter=True)
+    slopes = gradient(learner, adapter=True)
     ratio = learner.config.actor_learning_rate / learner.config.learning_rate
     critic = len(list(learner.critic.parameters()))
-    for number, (start, here, slope) in enumerate(zip(began, weights(meta.learner), gradient, strict=True)):
+    for number, (start, here, slope) in enumerate(zip(began, weights(meta.learner), slopes, strict=True)):
         assert slope is not None
         rate = 1e-3 if number < critic else 1e-3 * ratio
         expected = start - rate * slope / (slope.abs() + 1e-8)  # Adam's first step
@@ -146,7 +147,7 @@ def test_a_gradient_changes_nothing(bench: Bench) -> None:
     learner = bench.meta("a", "joint").learner
     learner.standardise(torch.from_numpy(learner.replay.features(np.arange(4))))
     before = weights(learner)
-    found = learner.gradient(adapter=False)
+    found = gradient(learner, adapter=False)
     assert all(torch.equal(a, b) for a, b in zip(before, weights(learner), strict=True))
     critic = len(list(learner.critic.parameters()))
     assert all(each is not None for each in found[:critic]) and found[critic:] == [None] * (len(found) - critic)
@@ -157,9 +158,9 @@ def test_a_gradient_is_that_of_the_loss(bench: Bench) -> None:
     learner = bench.meta("a", "joint").learner
     learner.standardise(torch.from_numpy(learner.replay.features(np.arange(6))))
     state = learner._rng.bit_generator.state
-    gradient = learner.gradient(adapter=False)
+    slopes_of = gradient(learner, adapter=False)
     critic = list(learner.critic.parameters())
-    slopes = [each for each in gradient[: len(critic)] if each is not None]
+    slopes = [each for each in slopes_of[: len(critic)] if each is not None]
     size = float(sum(each.square().sum() for each in slopes)) ** 0.5
 
     def loss_at(step: float) -> float:
@@ -167,7 +168,7 @@ def test_a_gradient_is_that_of_the_loss(bench: Bench) -> None:
             for parameter, slope in zip(critic, slopes, strict=True):
                 parameter.add_(step / size * slope)
         learner._rng.bit_generator.state = state
-        value = learner._critic_loss()[0].item()
+        value = learner.critic_loss()[0].item()
         with torch.no_grad():
             for parameter, slope in zip(critic, slopes, strict=True):
                 parameter.sub_(step / size * slope)

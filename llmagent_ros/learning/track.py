@@ -27,7 +27,8 @@ from llmagent_ros.learning.gate import Gate, GateConfig, Record, Ruling
 from llmagent_ros.learning.lessons import distil_lessons
 from llmagent_ros.learning.rl import checkpoint
 from llmagent_ros.learning.rl.config import LearnerConfig
-from llmagent_ros.learning.rl.learner import AdaptedModel, Learner, SceneMirror
+from llmagent_ros.learning.rl.learner import Learner
+from llmagent_ros.learning.rl.protocols import AdaptedModel, SceneMirror
 from llmagent_ros.learning.rl.replay import Replay
 from llmagent_ros.types import Lesson, RealArray, Transition
 

@@ -109,7 +109,12 @@ class _Readings(Protocol):
     def image(self) -> CameraImage: ...
 
 
-class _Robot(Protocol):
+class _Instructed(Protocol):
+    @property
+    def instruction(self) -> str: ...
+
+
+class _Robot(_Instructed, Protocol):
     """What `RobotText` needs of the environment inside."""
 
     contract: MobileContract
@@ -118,11 +123,48 @@ class _Robot(Protocol):
     def symmetric(self) -> bool: ...
     @property
     def readings(self) -> _Readings: ...
+
+
+class _Perceived(TextEnvironment):
+    """A simulated body whose scenes perception says, as in the graph.
+
+    Args:
+        body: the environment inside. contract: its own. perception: of that body; `_see` feeds it.
+    """
+
+    def __init__(
+        self,
+        env: gym.Env[Any, Any],
+        body: _Instructed,
+        contract: MobileContract | ArmContract,
+        perception: Perception | ArmPerception,
+        mirror: Mirror | None,
+    ) -> None:
+        super().__init__(env, contract.phrases, 1.0, mirror, contract.robot)
+        self.temperature = ROBOT_TEMPERATURE
+        self._body, self._contract, self._builder = body, contract, perception
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[str, dict[str, Any]]:
+        _, info = self.env.reset(seed=seed, options=options)
+        self.task = clean_instruction(self._body.instruction)
+        self._builder.start_episode(self.task)
+        return self._see(), info
+
+    def step(self, action: Any) -> tuple[str, SupportsFloat, bool, bool, dict[str, Any]]:
+        self._builder.note_action(self.phrases[int(action)])
+        _, reward, terminated, truncated, info = self.env.step(np.int64(action))
+        return self._see(), float(reward), bool(terminated), bool(truncated), info
+
     @property
-    def instruction(self) -> str: ...
+    def wording(self) -> str:
+        return self._contract.generalised(self.task)
+
+    def _see(self) -> str:
+        """Feeds the readings of now to perception; the scene."""
+        raise NotImplementedError
 
 
-class RobotText(TextEnvironment):
+class RobotText(_Perceived):
     """A simulated robot, perceived as the perception node does it: scan, odometry and camera in, scene out.
 
     A scene tells a part of the world. Where that is so, a policy without memory that always does the same in the same
@@ -132,28 +174,12 @@ class RobotText(TextEnvironment):
 
     def __init__(self, env: gym.Env[Any, Any]) -> None:
         self._robot: _Robot = env.unwrapped  # type: ignore[assignment]
-        mirror = robot_mirror(self._robot.contract) if self._robot.symmetric else None
         contract = self._robot.contract
-        super().__init__(env, contract.phrases, 1.0, mirror, contract.robot)
-        self.temperature = ROBOT_TEMPERATURE
-        self._perception = Perception(self._robot.contract)
-        self._numbers = SceneNumbers(self._robot.contract)
+        self._perception = Perception(contract)
+        mirror = robot_mirror(contract) if self._robot.symmetric else None
+        super().__init__(env, self._robot, contract, self._perception, mirror)
+        self._numbers = SceneNumbers(contract)
         self.numeric_space = gym.spaces.Box(-np.inf, np.inf, (self._numbers.size,), np.float32)
-
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[str, dict[str, Any]]:
-        _, info = self.env.reset(seed=seed, options=options)
-        self.task = clean_instruction(self._robot.instruction)
-        self._perception.start_episode(self.task)
-        return self._see(), info
-
-    def step(self, action: Any) -> tuple[str, SupportsFloat, bool, bool, dict[str, Any]]:
-        self._perception.note_action(self.phrases[int(action)])
-        _, reward, terminated, truncated, info = self.env.step(np.int64(action))
-        return self._see(), float(reward), bool(terminated), bool(truncated), info
-
-    @property
-    def wording(self) -> str:
-        return self._robot.contract.generalised(self.task)
 
     def _see(self) -> str:
         readings = self._robot.readings
@@ -172,42 +198,24 @@ class _ArmReadings(Protocol):
     def image(self) -> CameraImage: ...
 
 
-class _Arm(Protocol):
+class _Arm(_Instructed, Protocol):
     """What `ArmText` needs of the environment inside."""
 
     contract: ArmContract
 
     @property
     def readings(self) -> _ArmReadings: ...
-    @property
-    def instruction(self) -> str: ...
 
 
-class ArmText(TextEnvironment):
+class ArmText(_Perceived):
     """A simulated arm, perceived as the perception node does it: joint states and camera in, scene out."""
 
     def __init__(self, env: gym.Env[Any, Any]) -> None:
         self._arm: _Arm = env.unwrapped  # type: ignore[assignment]
         contract = self._arm.contract
-        super().__init__(env, contract.phrases, 1.0, None, contract.robot)
-        self.temperature = ROBOT_TEMPERATURE
         self._perception = ArmPerception(contract)
+        super().__init__(env, self._arm, contract, self._perception, None)
         self.numeric_space = gym.spaces.Box(-np.inf, np.inf, self._perception.numbers(0.0).shape, np.float32)
-
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[str, dict[str, Any]]:
-        _, info = self.env.reset(seed=seed, options=options)
-        self.task = clean_instruction(self._arm.instruction)
-        self._perception.start_episode(self.task)
-        return self._see(), info
-
-    def step(self, action: Any) -> tuple[str, SupportsFloat, bool, bool, dict[str, Any]]:
-        self._perception.note_action(self.phrases[int(action)])
-        _, reward, terminated, truncated, info = self.env.step(np.int64(action))
-        return self._see(), float(reward), bool(terminated), bool(truncated), info
-
-    @property
-    def wording(self) -> str:
-        return self._arm.contract.generalised(self.task)
 
     def _see(self) -> str:
         readings = self._arm.readings

@@ -21,6 +21,7 @@ from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor
 
+from llmagent_ros.learning.meta.steps import blend, gradient, remember
 from llmagent_ros.learning.rl.learner import Learner
 from llmagent_ros.optimiser_state import load_optimiser, optimiser_tensors
 
@@ -73,11 +74,11 @@ class Reptile:
         self._step, self._last = config.step, config.last_step
 
     def update(self, learner: Learner, done: float) -> Stats:
-        before = learner.remember()
+        before = remember(learner)
         stats: Stats = {}
         for _ in range(self.updates):
             stats |= learner.update()
-        learner.blend(before, self._step + (self._last - self._step) * done, self.updates)
+        blend(learner, before, self._step + (self._last - self._step) * done, self.updates)
         return stats
 
     def state(self) -> dict[str, Tensor]:
@@ -96,16 +97,16 @@ class Fomaml:
         self._optimiser: torch.optim.Adam | None = None
 
     def update(self, learner: Learner, done: float) -> Stats:
-        before = learner.remember()
+        before = remember(learner)
         actors, stats = learner.actor_updates, Stats()
         for _ in range(self.updates - 1):
             stats |= learner.update()
-        gradient = learner.gradient(adapter=learner.actor_updates > actors)
-        learner.blend(before, 0.0, 0)
-        for weight, each in zip(learner.weights(), gradient, strict=True):
+        slopes = gradient(learner, adapter=learner.actor_updates > actors)
+        blend(learner, before, 0.0, 0)
+        for weight, each in zip(learner.weights(), slopes, strict=True):
             weight.grad = each
         self._adam(learner).step()
-        learner.blend(learner.remember(), 1.0, self.updates)
+        learner.follow(self.updates)
         return stats
 
     def state(self) -> dict[str, Tensor]:

@@ -20,7 +20,7 @@ import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -33,42 +33,13 @@ from llmagent_ros.learning.rl import checkpoint
 from llmagent_ros.learning.rl.config import LearnerConfig
 from llmagent_ros.learning.rl.critic import Critic
 from llmagent_ros.learning.rl.losses import lower_bound, margin_loss, soft_targets
+from llmagent_ros.learning.rl.protocols import AdaptedModel, SceneMirror
 from llmagent_ros.learning.rl.replay import Replay
 from llmagent_ros.learning.rl.sampling import NStepBatch
 from llmagent_ros.optimiser_state import load_optimiser, optimiser_tensors, part
 from llmagent_ros.types import Transition
 
 _STANDARD = 2048  # transitions whose features are the measure of the others
-
-
-class AdaptedModel(Protocol):
-    """What the learner needs of the language model; texts are scenes, (B,)."""
-
-    phrases: tuple[str, ...]
-    feature_size: int
-    feature_digest: str
-    base_digest: str
-
-    def features(self, scenes: Sequence[str]) -> Tensor: ...
-
-    def phrase_log_probs(self, scenes: Sequence[str], lessons: Sequence[str] = ()) -> Tensor: ...
-
-    def adapter_parameters(self) -> list[nn.Parameter]: ...
-
-    def adapter_state(self) -> dict[str, Tensor]: ...
-
-    def load_adapter_state(self, state: Mapping[str, Tensor]) -> None: ...
-
-    def adapter_config(self) -> dict[str, Any]: ...
-
-
-class SceneMirror(Protocol):
-    """See `perception.mirror.Mirror`."""
-
-    actions: tuple[int, ...]
-    rule: str
-
-    def scene(self, text: str) -> str | None: ...
 
 
 class Learner:
@@ -220,19 +191,19 @@ class Learner:
         self._scaled = True
 
     def _update_critic(self) -> dict[str, float]:
-        loss, stats = self._critic_loss()
+        loss, stats = self.critic_loss()
         self._step(loss, self._critic_optimiser, list(self.critic.parameters()), "critic")
-        self._follow()
+        self.follow()
         return stats
 
-    def _follow(self, updates: int = 1) -> None:
+    def follow(self, updates: int = 1) -> None:
         """Target and average go after the critic, as far as in so many updates."""
         average_rate = max(self.config.average_rate, 1 / (1 + self.updates))
         for follower, rate in ((self._target, self.config.target_rate), (self.average, average_rate)):
             _move(follower, self.critic, rate if updates == 1 else 1 - (1 - rate) ** updates)
 
-    def _critic_loss(self) -> tuple[Tensor, dict[str, float]]:
-        """Of a batch that is drawn."""
+    def critic_loss(self) -> tuple[Tensor, dict[str, float]]:
+        """The critic's loss, differentiable, of a batch that is drawn now; and its figures."""
         c = self.config
         batch = self._sample(c.batch_size, c.n_step)
         features, after = self._features(np.stack([batch.scene_id, batch.bootstrap_id]))
@@ -250,12 +221,12 @@ class Learner:
         return loss, {"critic_loss": loss.item(), "value": taken.mean().item()}
 
     def _update_actor(self) -> dict[str, float]:
-        loss, stats = self._actor_loss()
+        loss, stats = self.actor_loss()
         self._step(loss, self._actor_optimiser, self._adapter, "actor")
         return stats
 
-    def _actor_loss(self) -> tuple[Tensor, dict[str, float]]:
-        """Of a batch that is drawn."""
+    def actor_loss(self) -> tuple[Tensor, dict[str, float]]:
+        """The adapter's loss, likewise."""
         c = self.config
         batch = self._sample(c.actor_batch, 1)
         scenes = self.replay.texts(batch.scene_id)
@@ -290,54 +261,15 @@ class Learner:
         taken = values.cpu().numpy()[np.arange(len(batch)), batch.action]
         return np.asarray(np.abs(batch.returns + batch.discount * ahead - taken), np.float32)
 
-    # --- for learning from many tasks (`learning.meta`) ---------------------------------------------------
+    # --- its parts, for learning from many tasks (`learning.meta`) ------------------------------------------
 
     def weights(self) -> list[nn.Parameter]:
         """What learning changes: of the critic, then of the adapter."""
         return [*self.critic.parameters(), *self._adapter]
 
-    def remember(self) -> list[Tensor]:
-        """Copies of `weights`, and of what follows the critic, for `blend`."""
-        followers = (*self._target.parameters(), *self.average.parameters())
-        return [each.detach().clone() for each in (*self.weights(), *followers)]
-
-    @torch.no_grad()
-    def blend(self, before: Sequence[Tensor], share: float, updates: int) -> None:
-        """Keeps `share` of what has changed: w <- before + share (w - before).
-
-        Args:
-            before: from `remember`. updates: for how many target and average follow the outcome, from where they were.
-        """
-        weights = self.weights()
-        for weight, old in zip(weights, before, strict=False):
-            weight.copy_(torch.lerp(old, weight, share))
-        followers = (*self._target.parameters(), *self.average.parameters())
-        for follower, old in zip(followers, before[len(weights) :], strict=True):
-            follower.copy_(old)
-        if updates:
-            self._follow(updates)
-
-    def gradient(self, *, adapter: bool) -> list[Tensor | None]:
-        """Of the losses of an update, for batches that are drawn now, in the order of `weights`; changes nothing.
-
-        Args:
-            adapter: whether that of the adapter's loss too; None stands where there is none.
-
-        Raises:
-            DivergenceError: it is not finite.
-        """
-        parts = [(self._critic_loss()[0], list(self.critic.parameters()))]
-        if adapter:
-            parts.append((self._actor_loss()[0], self._adapter))
-        found: list[Tensor | None] = []
-        for loss, parameters in parts:
-            gradients = torch.autograd.grad(loss, parameters)
-            norm = math.sqrt(sum(float(each.square().sum()) for each in gradients))
-            if not math.isfinite(norm):
-                raise DivergenceError(f"gradient norm {norm:.4g} after {self.updates} updates")
-            scale = min(1.0, self.config.max_gradient / max(norm, 1e-12))
-            found += [each * scale for each in gradients]
-        return found + [None] * (0 if adapter else len(self._adapter))
+    def followers(self) -> list[nn.Parameter]:
+        """What goes after the critic: of the target, then of the average."""
+        return [*self._target.parameters(), *self.average.parameters()]
 
     # --- inside -------------------------------------------------------------------------------------------
 
