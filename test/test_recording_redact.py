@@ -20,6 +20,7 @@ from llmagent_ros.recording.bags import redact as redaction
 from llmagent_ros.recording.bags.inspection import verify
 from llmagent_ros.recording.bags.reader import Bag
 from llmagent_ros.recording.bags.redact import redact, redact_in_place
+from llmagent_ros.recording.bags.repair import repair_all
 
 SECRET = "Ann's Käse drawer"
 
@@ -88,6 +89,20 @@ def test_in_place_there_is_always_one_whole_bag(bag: Path, monkeypatch: pytest.M
     assert verify(bag) == [] and not holds(bag, SECRET) and "/scan" not in Bag(bag).topics
     assert [path.name for path in bag.parent.iterdir()] == [bag.name]
     assert all(path.name.startswith(bag.name) for path in bag.glob("*.mcap"))
+
+
+def test_the_original_does_not_outlive_a_kill_that_came_before_it_was_deleted(
+    bag: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(path: Path) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(redaction, "discard", killed)
+    with pytest.raises(KeyboardInterrupt):
+        redact_in_place(Bag(bag), [], [SECRET])
+    assert len(list(bag.parent.iterdir())) == 2 and not holds(bag, SECRET)
+    repair_all(bag.parent)  # as the next recorder does
+    assert [path.name for path in bag.parent.iterdir()] == [bag.name] and verify(bag) == []
 
 
 def test_where_the_names_cannot_be_exchanged_the_original_stays(bag: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,7 +19,7 @@ from llmagent_ros.errors import ConfigError, LlmAgentError, StoreError, UnknownN
 from llmagent_ros.recording.bags.mcap_file import FileSummary, McapFile
 from llmagent_ros.recording.bags.metadata import METADATA, write_metadata
 from llmagent_ros.recording.bags.reader import Bag, FileContent, read_file
-from llmagent_ros.recording.bags.repair import discard
+from llmagent_ros.recording.bags.repair import TRASH, discard
 from llmagent_ros.recording.bags.topics import BagTopic
 
 REPLACEMENT = "redacted"  # YAML and instructions stay what they are with it
@@ -77,7 +77,7 @@ def redact_in_place(bag: Bag, topics: Collection[str], texts: Sequence[str]) -> 
     """
     if not bag.path.is_dir() or bag.metadata is None:
         raise ConfigError(f"{bag.path}: only the folder of a finished bag is redacted in place; give --out")
-    new = bag.path.with_name(f".redacted-{bag.path.name}")
+    new = bag.path.with_name(f"{TRASH}redacted-{bag.path.name}")  # of a kill the next recorder clears it away
     shutil.rmtree(new, ignore_errors=True)  # of a redaction that was killed
     # its files bear the name of the bag, not of the folder that they are in for a moment
     done = redact(bag, topics, texts, new)
