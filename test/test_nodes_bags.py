@@ -13,9 +13,10 @@ import pytest
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from disk_support import small_file_system
 from nav_msgs.msg import Odometry as OdometryMessage
+from rclpy.duration import Duration
 from rclpy.qos import QoSProfile
 from rclpy.serialization import deserialize_message, serialize_message
-from ros_support import Graph, Process
+from ros_support import DEADLINE, Graph, Process
 from rosbags.highlevel import AnyReader
 from rosbags.interfaces import QosDurability, QosReliability
 from sensor_msgs.msg import Image
@@ -54,7 +55,10 @@ class Speaker:
         self._publishers = {name: graph.publisher(kind, name, profile) for name, (kind, profile) in kinds.items()}
 
     def say(self, name: str, message: Any) -> None:
-        self._publishers[name].publish(message)
+        publisher = self._publishers[name]
+        publisher.publish(message)
+        if name == "task":  # only the latest is kept for a reader that is found already but has not found the writer
+            assert publisher.wait_for_all_acked(Duration(seconds=DEADLINE)), f"nobody takes {name}"
         as_sent = deserialize_message(serialize_message(message), type(message))  # float32 is not float64
         self.said.append((f"/{name}", as_sent))
         self.graph.spin_once()

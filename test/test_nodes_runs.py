@@ -66,10 +66,11 @@ class World:
             return ExecuteTask.Result(reason="aborted")
         episode, self.goals = self.goals, self.goals + 1
         success = episode % 2 == 1
-        self.task.publish(Task(id=str(episode), instruction=goal.request.instruction, episode=episode))
+        task = bytes(goal.goal_id.uuid).hex()
+        self.task.publish(Task(id=task, instruction=goal.request.instruction, episode=episode))
         for step in range(3):
             self.time += PERIOD
-            self._step(episode, step)
+            self._step(episode, step, task)
             self.outcome.publish(
                 Outcome(
                     header=stamps.header(self.time + PERIOD),
@@ -92,14 +93,14 @@ class World:
         goal.succeed() if success else goal.abort()
         return ExecuteTask.Result(success=success, reason="reached" if success else "collision", steps=3)
 
-    def _step(self, episode: int, step: int) -> None:
+    def _step(self, episode: int, step: int, task: str = "0") -> None:
         header, self.ticks = stamps.header(self.time), self.ticks + 1
-        self.scene.publish(Scene(header=header, text="scene", task_id=str(episode), episode=episode))
+        self.scene.publish(Scene(header=header, text="scene", task_id=task, episode=episode))
         self.decision.publish(
             Decision(
                 header=header,
                 run="run",
-                task_id=str(episode),
+                task_id=task,
                 episode=episode,
                 step=step,
                 candidates=["left", "right"],
@@ -296,9 +297,7 @@ def test_a_task_between_two_episodes_is_left_to_its_end(tmp_path: Path) -> None:
             values = (reports.values(one.status[0]) for one in said)
             return [each["others_task"] for each in values if "others_task" in each]
 
-        # only the latest task is kept: one of the same words, seen before its own went by, would be taken for its own
-        graph.until(lambda: len(told()) >= 3, "the runner does not report")
-        assert "true" not in told()
+        # of the same words, and at once: its own task may never be seen, of which only the latest is kept
         world.task.publish(Task(id="a person's", instruction="go to the red ball", episode=7))
         graph.until(lambda: "true" in told(), "the task is not seen")
         for _ in range(150):  # three seconds or so, longer than the handover

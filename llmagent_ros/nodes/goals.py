@@ -19,6 +19,7 @@ class Goal:
 
     def __init__(self, handle: Any, node: Node) -> None:
         self.handle = handle
+        self.id = bytes(handle.goal_id.uuid).hex()
         self.done = Future(executor=node.executor)  # so that a result set in another thread wakes the executor
         self.done.add_done_callback(lambda _: None)
         self._lock = threading.Lock()
@@ -79,7 +80,7 @@ class GoalServer:
         return GoalResponse.REJECT if refusal else GoalResponse.ACCEPT
 
     def _on_cancel(self, handle: Any) -> CancelResponse:
-        if self._goal is not None and self._goal.handle.goal_id == handle.goal_id:
+        if self._goal is not None and self._goal.id == bytes(handle.goal_id.uuid).hex():
             self._cancel(self._goal)
         return CancelResponse.ACCEPT
 

@@ -194,7 +194,8 @@ class PolicyNode(ManagedNode):
         self._finish(self._work, "preempted")
         trace = EpisodeTrace(self._run, self._episodes, stepwise=self._config.stepwise)
         text, now = clean_instruction(instruction), self._now()
-        identity = uuid.uuid4().hex, text, self._contract.generalised(text), self._episodes
+        task_id = uuid.uuid4().hex if goal is None else goal.id
+        identity = task_id, text, self._contract.generalised(text), self._episodes
         work = Work(*identity, trace, self._config.stepwise, time_limit, begun=now, goal=goal)
         self._episodes += 1
         with self._changed:

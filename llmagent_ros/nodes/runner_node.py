@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import uuid
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +17,7 @@ from pydantic.dataclasses import dataclass
 from rclpy.action import ActionClient
 from rclpy.clock import Clock, ClockType
 from std_msgs.msg import Bool
+from unique_identifier_msgs.msg import UUID
 
 from llmagent_interfaces.action import ExecuteTask
 from llmagent_interfaces.msg import Task
@@ -98,7 +100,7 @@ class RunnerNode(Node):
         self._heard = 0.0  # wall time of the last sign of life of the episode
         self._peers: dict[tuple[str, str], set[bytes]] = {}  # topic and node to endpoints, of decisions and outcomes
         self._backlog: tuple[float, int, int] | None = None  # wall time, value and limit of the learner's last report
-        self._own = ""  # id of the task that the goal became
+        self._own: set[str] = set()  # ids of the goals sent for this episode, which are those of their tasks
         self._complete = False  # all have been there, so that those but policy and simulator may come and go
         self._busy = False  # another's task is on
         self._state, self._turn, self._began, self._progress = "", 0, 0.0, 0.0
@@ -203,7 +205,7 @@ class RunnerNode(Node):
 
     def _send_goal(self) -> None:
         self._enter("goal")
-        self._own = ""
+        self._own.clear()
         self._peers = self._peers_now()
         self._ask()
 
@@ -211,7 +213,10 @@ class RunnerNode(Node):
         self._asked, self._refused = time.monotonic(), None
         goal = ExecuteTask.Goal(instruction=self._instruction)
         goal.time_limit = self._config.time_limit
-        self._on_answer(self._action.send_goal_async(goal, feedback_callback=self._on_feedback), self._on_accepted)
+        identity = uuid.uuid4()
+        self._own.add(identity.hex)  # before it is sent: its task may be announced before it is known to be accepted
+        sent = self._action.send_goal_async(goal, self._on_feedback, UUID(uuid=list(identity.bytes)))
+        self._on_answer(sent, self._on_accepted)
 
     def _on_accepted(self, goal: Any) -> None:
         if not goal.accepted:
@@ -361,11 +366,7 @@ class RunnerNode(Node):
 
     def _on_task(self, message: Task) -> None:
         """Tells its own task, which may be announced after the goal's answer or even its result, from another's."""
-        if message.instruction == self._instruction and (self._state == "goal" or not self._own):
-            self._own = message.id
-        elif not message.instruction and self._state != "goal":
-            self._own = self._own or "over"  # of the latest state, what was before the last one may never be seen
-        self._busy = bool(message.instruction) and message.id != self._own
+        self._busy = bool(message.instruction) and message.id not in self._own
 
     def _say_progress(self, what: str, waited: float) -> None:
         if time.monotonic() >= self._progress:
