@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from diagnostic_msgs.msg import DiagnosticArray
 from geometry_msgs.msg import TwistStamped
-from ros_support import Graph
+from rclpy.duration import Duration
+from ros_support import DEADLINE, Graph
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import LaserScan
 from std_msgs.msg import Bool
@@ -41,6 +42,7 @@ class Around:
 
     def see(self, stamp: float) -> None:
         self.scan.publish(LaserScan(header=stamps.header(stamp)))
+        assert self.scan.wait_for_all_acked(Duration(seconds=DEADLINE)), "the guard does not take the scan"
 
     def say(self, publisher: Any, linear: float, stamp: float, angular: float = 0.0) -> None:
         message = TwistStamped(header=stamps.header(stamp))
@@ -87,7 +89,7 @@ def test_lockstep_answers_each_command_once_with_its_stamp(tmp_path: Path) -> No
 
 def test_each_command_that_is_answered_has_one_verdict(tmp_path: Path) -> None:
     with Graph(tmp_path) as graph:
-        around = Around(graph, mode="lockstep", scan_wait=0.1)
+        around = Around(graph, mode="lockstep", scan_wait=1.0)
         verdicts: list[Verdict] = graph.collect(Verdict, "/verdict", qos.VERDICT)
         around.see(0.4)
         around.say(around.policy, 0.5, 0.4)

@@ -15,7 +15,8 @@ from llmagent_ros.perception.gymnasium_text import NumericObservations
 from llmagent_ros.perception.numbers import SceneNumbers
 
 CONTRACT = load_contract("sim_diffdrive")
-NUMBERS = SceneNumbers(CONTRACT)
+PLAIN = dataclasses.replace(CONTRACT, scene=dataclasses.replace(CONTRACT.scene, effects=False))
+NUMBERS = SceneNumbers(PLAIN)
 PHRASES = list(CONTRACT.phrases)
 
 
@@ -70,8 +71,7 @@ def test_different_scenes_of_a_drive_have_different_numbers() -> None:
 
 
 def test_what_came_of_each_action() -> None:
-    told = dataclasses.replace(CONTRACT, scene=dataclasses.replace(CONTRACT.scene, effects=True))
-    numbers = SceneNumbers(told)
+    numbers = SceneNumbers(CONTRACT)
     scene = "go. moving 0.5 turning 0.0. did turn left 0.0 turning 1.3, forward, back -0.3 turning -0.1."
     read = numbers(scene)
     assert len(read) == numbers.size == 46

@@ -93,7 +93,8 @@ def test_each_control_period_is_a_step_with_the_phrase_that_was_driven(contract:
     assert [step.action for step in steps] == ["forward"] * 2 + ["turn left"] * 3
     assert [step.step for step in steps] == list(range(5))
     assert all(before.next_scene == after.scene for before, after in itertools.pairwise(steps))
-    assert steps[2].scene.endswith("did forward, forward.") and steps[0].scene.endswith("did nothing.")
+    told = "forward 0.4 turning 0.0"
+    assert steps[2].scene.endswith(f"did {told}, {told}.") and steps[0].scene.endswith("did nothing.")
     assert all(step.source is Source.HUMAN and step.log_probability == 0.0 for step in steps)
     assert "unknown" not in "".join(step.scene for step in steps)
     assert [(s.terminated, s.truncated) for s in steps] == [(False, False)] * 4 + [(False, True)]
