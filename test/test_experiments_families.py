@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +20,15 @@ from llmagent_ros.bundle import latest_bundle
 from llmagent_ros.cli.main import main
 from llmagent_ros.errors import ConfigError, UnknownNameError
 from llmagent_ros.experiments import runs
-from llmagent_ros.experiments.adaptation import adapt, adaptation_config, episode_figures
+from llmagent_ros.experiments.adaptation import adapt, adaptation_config
 from llmagent_ros.experiments.environments import EnvironmentSpec, make_environment
 from llmagent_ros.experiments.exploration import explore
 from llmagent_ros.experiments.families import is_member, load_family, shipped_families
 from llmagent_ros.experiments.meta_training import MetaTrainConfig, MetaTrainer, meta_train
 from llmagent_ros.experiments.training import Trainer
 from llmagent_ros.learning.rl.replay import Replay
+from llmagent_ros.learning.watch import episode_figures
+from llmagent_ros.policy.surprise import surprise
 from llmagent_ros.simulation.task import load_task
 
 FAMILY: dict[str, Any] = {
@@ -233,7 +236,7 @@ def test_figures_of_an_episode(few: str, tmp_path: Path) -> None:
     trainer = Trainer(config, tmp_path / "run")
     trainer.run_episode()
     episode = trainer.replay.recent(len(trainer.replay))
-    told = episode_figures(trainer.model, trainer.learner, episode, False)
+    told = episode_figures(partial(surprise, trainer.model), trainer.learner, 0, episode, False)
     trainer.close()
     assert set(told) == {"surprise", "error", "failure"} and told["failure"] == 1.0
     assert all(np.isfinite(value) and value > 0 for value in told.values())

@@ -63,6 +63,13 @@ def test_found_by_its_best_text_once(knowledge: Knowledge) -> None:
         assert hits[1].similarity < 0.9
 
 
+def test_of_the_same_words_the_one_that_was_stored_last_comes_first(knowledge: Knowledge) -> None:
+    stored = [knowledge.store(Skill("go to the object", ("go to the red ball",) * (n % 2), "sim")).id for n in range(5)]
+    knowledge.store(Skill("go to the object, quickly", contract="sim"))
+    hits = knowledge.retrieve("go to the object", k=6)
+    assert [hit.skill.id for hit in hits][:5] == stored[::-1]
+
+
 def test_filters(knowledge: Knowledge) -> None:
     knowledge.store(RED)
     knowledge.store(BLUE)

@@ -114,3 +114,21 @@ def test_a_figure_that_is_no_number_is_refused_and_changes_nothing() -> None:
 def test_an_alarm_says_what_and_since_when() -> None:
     said = str(Alarm("surprise", 2.0, 1.0, 0.1, 3))
     assert said == "surprise is 2, usually 1 +- 0.1, for 3 episodes"
+
+
+def test_one_failure_is_no_change_and_two_in_a_row_are() -> None:
+    detector = ChangeDetector()
+    assert first_alarm(detector, [{"failure": 0.0}] * 60) is None
+    assert first_alarm(detector, [{"failure": 1.0}] + [{"failure": 0.0}] * 20) is None
+    found = first_alarm(detector, [{"failure": 1.0}] * 3)
+    assert found is not None and found[0] == 1
+
+
+def test_after_an_alarm_that_is_dismissed_what_was_usual_is_known_still() -> None:
+    detector = ChangeDetector()
+    assert first_alarm(detector, usual(np.random.default_rng(0), 30)) is None
+    high = [{"surprise": 5.0, "error": 0.4}] * 3
+    assert first_alarm(detector, high) is not None and first_alarm(detector, high) is None
+    detector.dismiss()
+    assert first_alarm(detector, usual(np.random.default_rng(1), 5)) is None
+    assert first_alarm(detector, high) is not None

@@ -16,7 +16,8 @@ from llmagent_ros.errors import ModelError, StoreError
 from llmagent_ros.learning.gate import GateConfig, Record, Ruling
 from llmagent_ros.learning.rl.config import LearnerConfig
 from llmagent_ros.learning.rl.critic import CriticConfig
-from llmagent_ros.learning.track import Beginning, Offer, Track, TrackConfig
+from llmagent_ros.learning.standing import Beginning, Offer
+from llmagent_ros.learning.track import Track, TrackConfig
 from llmagent_ros.policy.language_model import LanguageModel
 from llmagent_ros.types import RealArray, Transition
 

@@ -15,17 +15,17 @@ from diagnostic_msgs.msg import DiagnosticStatus
 from rclpy.lifecycle import TransitionCallbackReturn
 from ros_support import Domain
 
-from llmagent_interfaces.msg import Adapter, Task, Transition
+from llmagent_interfaces.msg import Adapter, Skill, Task, Transition
 from llmagent_interfaces.msg import Beginning as BeginningMessage
-from llmagent_interfaces.srv import StoreSkill
+from llmagent_interfaces.srv import RetrieveSkills, StoreSkill
 from llmagent_ros.bundle import bundle_digest, load_bundle, save_bundle
 from llmagent_ros.contract import load_contract
 from llmagent_ros.errors import ModelError
 from llmagent_ros.learning.rl.critic import Critic, CriticConfig
 from llmagent_ros.learning.rl.learner import Learner
 from llmagent_ros.learning.rl.replay import Replay
-from llmagent_ros.learning.track import Beginning, Standing
-from llmagent_ros.nodes import learner_node
+from llmagent_ros.learning.standing import Beginning, Standing
+from llmagent_ros.nodes import learner_node, skill_exchange
 from llmagent_ros.nodes.learner_node import CHUNK, LearnerNode
 from llmagent_ros.nodes.wire import stamps
 
@@ -65,7 +65,7 @@ class Store:
 
     def __init__(self, node: LearnerNode) -> None:
         self.node, self.asked, self.reasons = node, [], []
-        node._store = self  # type: ignore[assignment]
+        node._skills._store = self
 
     def service_is_ready(self) -> bool:
         return True
@@ -304,6 +304,92 @@ def test_an_answer_for_a_kind_that_was_left_is_not_lost(out: Path, life: Any) ->
     assert standing is not None and standing.skill_id == "late"
     take(node, range(9, 10))
     assert node._track.standing.skill_id == "late"
+
+
+class Retrieve:
+    """Plays the client of retrieve_skills: answers when it is told to."""
+
+    def __init__(self, node: LearnerNode) -> None:
+        self.asked: list[RetrieveSkills.Request] = []
+        node._skills._retrieve = self
+
+    def service_is_ready(self) -> bool:
+        return True
+
+    def call_async(self, request: RetrieveSkills.Request) -> Any:
+        self.asked.append(request)
+        return self
+
+    def add_done_callback(self, act: Any) -> None:
+        self.act = act
+
+    def answer(self, *skills: Skill) -> None:
+        self.skills = list(skills)
+        self.act(self)
+
+    def result(self) -> RetrieveSkills.Response:
+        return RetrieveSkills.Response(ok=True, skills=self.skills)
+
+
+def changed(node: LearnerNode, first: int, episodes: int) -> None:
+    """Episodes of which the critic would not have expected what they are worth."""
+    for number in range(first, first + STEPS * episodes):
+        message = make(number)
+        message.reward *= 30.0
+        node._on_transition(message)
+    node._drain()
+    while node._learner.prepare():
+        pass
+
+
+@pytest.mark.parametrize("offered", ["sound", "damaged"])
+def test_after_a_change_another_track_takes_over_with_what_was_found(out: Path, life: Any, offered: str) -> None:
+    node = life()
+    store, retrieve, adapters = Store(node), Retrieve(node), Adapters(node)
+    take(node, range(1))
+    learn(node, 1)
+    take(node, range(2 * STEPS))
+    store.answer(ok=True, id="abc")
+    take(node, range(2 * STEPS, 26 * STEPS))
+    learn(node, 2)
+    assert not retrieve.asked
+    updates = node._learner.updates
+    changed(node, 26 * STEPS, 3)
+    assert not node._learn_a_little() and node._learner.updates == updates, "nothing is learned until it is known"
+    (asked,) = retrieve.asked
+    assert (asked.text, asked.contract) == ("go to the object", "sim_diffdrive")
+    path = node._track.bundles / node._track.version
+    digest = bundle_digest(path) if offered == "sound" else "0" * 64
+    retrieve.answer(Skill(id="other", description="like it", path=str(path), digest=digest))
+    assert node._learn_a_little()
+    assert node._track.folder == out / "tasks" / "01" and node._track.standing.parents in (["other"], ["abc"], [])
+    assert 0 < len(node._track.replay) <= 3 * STEPS
+    assert adapters.said[-1].wording == "go to the object" and "tasks/01" in adapters.said[-1].path
+    kept = Standing.read(out)
+    assert kept is not None and kept.skill_id == "abc"
+    said: list[tuple[str, bytes]] = []
+    node._diagnostics.publish = lambda message, values, *, level: said.append((message, level))
+    node._report()
+    assert said[0][0].startswith("adapting to a change: ") and said[0][1] == DiagnosticStatus.WARN
+    node = life()
+    assert node._track.folder == out / "tasks" / "01" and node._track.standing.changed
+
+
+def test_a_store_that_does_not_answer_holds_nothing_back(out: Path, life: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    node = life()
+    store, retrieve = Store(node), Retrieve(node)
+    take(node, range(1))
+    learn(node, 1)
+    take(node, range(2 * STEPS))
+    store.answer(ok=True, id="abc")
+    take(node, range(2 * STEPS, 26 * STEPS))
+    learn(node, 2)
+    changed(node, 26 * STEPS, 3)
+    assert not node._learn_a_little()
+    monkeypatch.setattr(skill_exchange, "PATIENCE", 0.0)
+    assert node._learn_a_little() and node._track.folder == out / "tasks" / "01"
+    retrieve.answer()  # too late, and harmless
+    assert node._learn_a_little()
 
 
 def until(condition: Any) -> None:

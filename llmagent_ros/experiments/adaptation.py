@@ -3,25 +3,20 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from llmagent_ros.experiments import runs
 from llmagent_ros.experiments.evaluation import evaluate, figures
 from llmagent_ros.experiments.families import SEPARATOR, load_family
 from llmagent_ros.experiments.training import TrainConfig, Trainer
-from llmagent_ros.learning.change import ChangeDetector
-from llmagent_ros.learning.rl.learner import Learner
-from llmagent_ros.policy.language_model import LanguageModel
+from llmagent_ros.learning.change import FEW_EPISODES, ChangeDetector
+from llmagent_ros.learning.watch import episode_figures
 from llmagent_ros.policy.surprise import surprise
-from llmagent_ros.types import Transition
 
 QUIET, LEARNED, PATIENCE = 200, 60, 20  # episodes without a change, of them before one, and of a change
-# While there is little to learn from, more is made of each step, and it is begun with sooner.
-FEW_EPISODES: Mapping[str, Any] = {"warmup": 32, "updates_per_step": 8.0}
 
 
 def adaptation_config(environment: str, start: str, seed: int, **settings: Any) -> TrainConfig:
@@ -94,22 +89,9 @@ def _episodes(environment: str, start: str, seed: int, out: Path, count: int) ->
     trainer = Trainer(config, out, on_episode=lambda *told: successes.append(bool(told[1])))
     try:
         for _ in range(count):
-            before = len(trainer.replay)
+            first = len(trainer.replay)
             trainer.run_episode()
-            episode = trainer.replay.recent(len(trainer.replay) - before)
-            yield episode_figures(trainer.model, trainer.learner, episode, successes[-1])
+            episode = trainer.replay.recent(len(trainer.replay) - first)
+            yield episode_figures(partial(surprise, trainer.model), trainer.learner, first, episode, successes[-1])
     finally:
         trainer.close()
-
-
-def episode_figures(
-    model: LanguageModel, learner: Learner, transitions: Sequence[Transition], success: bool
-) -> dict[str, float]:
-    """What a change shows in (`learning.change`), of the episode that the replay holds last."""
-    count = len(learner.replay)
-    errors = learner.errors(np.arange(count - len(transitions), count))
-    return {
-        "surprise": float(surprise(model, transitions).mean()),
-        "error": float(errors.mean()),
-        "failure": float(not success),
-    }

@@ -10,6 +10,7 @@ from llmagent_ros.knowledge.store import SkillStore
 from llmagent_ros.types import FloatArray
 
 POOL = 8  # of the nearest skills, all texts are looked at to rank them
+_DIGITS = 5  # of a score; what differs less is the same text
 _FEW = 4096  # skills whose texts are compared one by one faster than a graph is searched for them
 
 
@@ -48,7 +49,8 @@ def ranked(index: SkillIndex, store: SkillStore, query: FloatArray, best: dict[s
 
         score = m + (1 - m)² · μ        m: similarity of the nearest text, μ: mean similarity of all of its texts
 
-    So a text that says the same decides alone, and where none does, what the others say counts as well.
+    So a text that says the same decides alone, and where none does, what the others say counts as well. Of skills with
+    the same score, as when a robot that has changed learned a task anew, the one that was stored last is the better.
 
     Args:
         best: skill id to the similarity of its nearest text.
@@ -65,7 +67,8 @@ def ranked(index: SkillIndex, store: SkillStore, query: FloatArray, best: dict[s
         others = similar[skill_id] or [nearest_text]  # deleted at this moment
         return nearest_text + (1.0 - nearest_text) ** 2 * sum(others) / len(others)
 
-    return sorted(pool, key=lambda skill_id: (-score(skill_id), skill_id))[:k]
+    created = store.created(pool)
+    return sorted(pool, key=lambda one: (-round(score(one), _DIGITS), -created.get(one, 0.0), one))[:k]
 
 
 def _best(

@@ -171,6 +171,12 @@ class SkillStore:
         with self.database.reading() as database:
             return dict(database.execute(query, (json.dumps(list(ids)),)).fetchall())
 
+    def created(self, ids: Collection[str]) -> dict[str, float]:
+        """When each of these skills was first stored, s since the epoch."""
+        query = "SELECT id, created FROM skills WHERE id IN (SELECT value FROM json_each(?))"
+        with self.database.reading() as database:
+            return dict(database.execute(query, (json.dumps(list(ids)),)).fetchall())
+
     def vector_ids(self) -> IdArray:
         """Every vector's id, ascending, shape (n,)."""
         with self.database.reading() as database:

@@ -22,6 +22,12 @@ from pydantic.dataclasses import dataclass
 
 from llmagent_ros.errors import ConfigError
 
+# Standard deviation that a figure has at least: of what hardly ever failed, one failure is no change, two may be.
+_LEAST_SPREAD: Mapping[str, float] = {"failure": 0.2}
+# Learner settings after a change: where there is little to learn from, more is made of each step, and it is begun with
+# sooner.
+FEW_EPISODES: Mapping[str, Any] = {"warmup": 32, "updates_per_step": 8.0}
+
 
 @dataclass(config=ConfigDict(extra="forbid"), frozen=True)
 class ChangeConfig:
@@ -71,7 +77,7 @@ class _Sum:
         if len(self.past) < c.least:
             self.past.append(value)
             return None
-        usual, spread = statistics.fmean(self.past), self._spread()
+        usual, spread = statistics.fmean(self.past), self._spread(_LEAST_SPREAD.get(name, 1e-6))
         self.sum = max(0.0, self.sum + min((value - usual) / spread, c.largest) - c.slack)
         self.waiting.append(value)
         if self.sum > c.threshold:
@@ -81,16 +87,17 @@ class _Sum:
             self.waiting = []
         return None
 
-    def _spread(self) -> float:
+    def _spread(self, least: float) -> float:
         """At least a tenth of the mean's size: what hardly varied may vary a little."""
         usual = statistics.fmean(self.past)
-        return max(statistics.stdev(self.past), 0.1 * abs(usual), 1e-6)
+        return max(statistics.stdev(self.past), 0.1 * abs(usual), least)
 
 
 class ChangeDetector:
     """See the module. One figure's alarm is enough.
 
-    An alarm is given once, and nothing is taken after it; `reset` begins anew, with nothing known of what is usual.
+    An alarm is given once, and nothing is taken after it until `dismiss`, or `reset`, after which nothing is known of
+    what is usual.
     """
 
     def __init__(self, config: ChangeConfig | None = None) -> None:
@@ -118,6 +125,12 @@ class ChangeDetector:
             return None
         self.alarm = max(alarms, key=lambda alarm: (alarm.value - alarm.usual) / alarm.spread)
         return self.alarm
+
+    def dismiss(self) -> None:
+        """Looks on, with what was usual before the alarm."""
+        self.alarm = None
+        for each in self._sums.values():
+            each.sum, each.waiting = 0.0, []
 
     def reset(self) -> None:
         """What comes is what is usual from now on."""

@@ -9,9 +9,7 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass as plain_dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -21,8 +19,8 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor
 
 from llmagent_ros.bundle import Bundle, latest_bundle, load_bundle, next_bundle, prune_bundles
-from llmagent_ros.durable import write_atomic
-from llmagent_ros.errors import ModelError, StoreError
+from llmagent_ros.errors import ModelError
+from llmagent_ros.learning.change import FEW_EPISODES, Alarm, ChangeConfig
 from llmagent_ros.learning.gate import Gate, GateConfig, Record, Ruling
 from llmagent_ros.learning.lessons import distil_lessons
 from llmagent_ros.learning.rl import checkpoint
@@ -30,11 +28,12 @@ from llmagent_ros.learning.rl.config import LearnerConfig
 from llmagent_ros.learning.rl.learner import Learner
 from llmagent_ros.learning.rl.protocols import AdaptedModel, SceneMirror
 from llmagent_ros.learning.rl.replay import Replay
-from llmagent_ros.types import Lesson, RealArray, Transition
+from llmagent_ros.learning.standing import Beginning, Offer, Standing
+from llmagent_ros.learning.watch import Surprise, Watch
+from llmagent_ros.types import RealArray, Transition
 
 _LESSONS_FROM = 2000  # transitions at most
 _TASKS = 8  # instructions that a skill names
-STANDING = "skill.json"
 
 Judge = Callable[[Bundle, Sequence[str]], tuple[RealArray, RealArray]]
 """log pi and values, (scenes, phrases), of the policy of a bundle; it may leave its adapter in the model."""
@@ -47,6 +46,7 @@ class TrackConfig:
     Attributes:
         publish_every: critic updates between two bundles. keep: bundles that stay on disk.
         skill_every: episodes between two looks at whether the skill may be replaced; 0: never.
+        change: see ChangeConfig.
     """
 
     rl: LearnerConfig = Field(default_factory=LearnerConfig)
@@ -54,80 +54,7 @@ class TrackConfig:
     publish_every: Annotated[int, Field(gt=0)] = 100
     keep: Annotated[int, Field(ge=2)] = 5
     skill_every: Annotated[int, Field(ge=0)] = 10
-
-
-@plain_dataclass(frozen=True)
-class Beginning:
-    """What a new track begins with. parents: ids of skills. skill_id: the one that goes on, empty for a new one.
-
-    record: its outcomes so far, where one goes on. why: in words.
-    """
-
-    critic: Mapping[str, Tensor] | None = None
-    adapter: Mapping[str, Tensor] | None = None
-    parents: tuple[str, ...] = ()
-    skill_id: str = ""
-    record: Record | None = None
-    why: str = ""
-
-
-@plain_dataclass
-class Standing:
-    """How the skill of a track stands; on disk whenever it changes.
-
-    Attributes:
-        deployed: name of the bundle that the skill has, empty for none. record: its outcomes when it was accepted.
-        decided, looked: episodes when it was last decided, and last looked at. succeeded: of the former, successes.
-        told: transitions that lessons were made of. lessons: those of the last offer.
-        parents, skill_id: see `Beginning`.
-    """
-
-    wording: str
-    skill_id: str = ""
-    parents: list[str] = dataclasses.field(default_factory=list)
-    deployed: str = ""
-    record: list[int] = dataclasses.field(default_factory=lambda: [0, 0])
-    decided: int = 0
-    succeeded: int = 0
-    looked: int = 0
-    told: int = 0
-    lessons: list[str] = dataclasses.field(default_factory=list)
-
-    @classmethod
-    def read(cls, folder: Path) -> Standing | None:
-        """Of the track of a folder; None where there is none yet.
-
-        Raises:
-            StoreError: the file is damaged.
-        """
-        path = folder / STANDING
-        try:
-            return cls(**json.loads(path.read_text(encoding="utf-8"))) if path.exists() else None
-        except (OSError, ValueError, TypeError) as error:
-            raise StoreError(f"{path}: cannot be read: {error!r}") from error
-
-    def write(self, folder: Path) -> None:
-        write_atomic(folder / STANDING, (json.dumps(dataclasses.asdict(self), indent=2) + "\n").encode())
-
-    def confirm(self, offer: Offer, skill_id: str) -> None:
-        """The offer is in the store under this id; an empty one: the skill that it was for is not there any more."""
-        self.skill_id = skill_id
-        self.deployed = offer.bundle.name if skill_id else ""
-        self.record = [offer.record.successes, offer.record.attempts] if skill_id else [0, 0]
-
-
-@plain_dataclass(frozen=True)
-class Offer:
-    """A version of the skill that may be stored. bundle: its folder. record: its outcomes. why: what decided it."""
-
-    skill_id: str
-    description: str
-    instructions: tuple[str, ...]
-    parents: tuple[str, ...]
-    bundle: Path
-    record: Record
-    lessons: tuple[Lesson, ...]
-    ruling: Ruling
+    change: ChangeConfig = Field(default_factory=ChangeConfig)
 
 
 class Track:
@@ -136,6 +63,7 @@ class Track:
     Args:
         wording: the kind of task, in words. first: the adapter that a track without a beginning begins with.
         beginning: of a new track; one that has been learned on goes on from where it was saved.
+        surprise: see `learning.watch`; None: changes are not looked for.
 
     Raises:
         StoreError: the replay is open elsewhere or damaged. ModelError: the beginning does not fit the model.
@@ -154,16 +82,22 @@ class Track:
         first: Mapping[str, Tensor] | None = None,
         beginning: Beginning | None = None,
         judge: Judge | None = None,
+        surprise: Surprise | None = None,
     ) -> None:
         self.folder, self.wording, self.config = folder, wording, config
+        beginning = beginning or Beginning()
         self._model, self._gate, self._judge = model, Gate(config.gate), judge
+        self.standing = self._read_standing(beginning)
+        rl = dataclasses.replace(config.rl, **FEW_EPISODES) if self.standing.changed else config.rl
         self.replay = Replay(folder / "replay.sqlite", phrases)
         try:
             if first is not None:
                 model.load_adapter_state(first)
-            self.learner = Learner(config.rl, self.replay, model, seed, mirror)
+            self.learner = Learner(rl, self.replay, model, seed, mirror)
+            self._watch = None if surprise is None else Watch(self.learner, surprise, config.change)
+            self._begun = not beginning.empty
             self._offered = ""  # bundle that whoever stores it may still have to read
-            self.standing = self._begin(beginning or Beginning())
+            self._begin(beginning)
             self._exported_at, self.version = self._newest()
         except BaseException:
             self.replay.close()
@@ -192,11 +126,57 @@ class Track:
             stats |= self.learner.update()
         return stats
 
+    # --- changes ----------------------------------------------------------------------------------------
+
+    def notice(self) -> Alarm | None:
+        """Whether robot, sensors or world have changed, by the episodes that ended since; until it is `set_aside`.
+
+        Looked for once there is a skill to be kept. What was stored must be prepared (`Learner.prepare`).
+        """
+        if self._watch is None:
+            return None
+        if not self.standing.deployed:
+            self._watch.skip()  # before, errors grow as the critic learns what there is to lose
+            return None
+        return self._watch.look()
+
+    def since(self, alarm: Alarm) -> int:
+        """Position in the replay of the first transition that the alarm rests on."""
+        assert self._watch is not None
+        return self._watch.since(alarm)
+
+    def set_aside(self) -> None:
+        """Back to the deployed version, as it was before the change for which the track is left."""
+        assert self._watch is not None
+        deployed = self.deployed()
+        self.learner.go_back_to(deployed.critic, deployed.adapter or {})
+        self._watch.dismiss()
+        self.export({name: deployed.meta[name] for name in ("robot", "seed") if name in deployed.meta})
+        self.save()
+
+    def take_over(self, transitions: Sequence[Transition]) -> None:
+        """Stores what was done since the change by which it was begun; of its own version that says nothing."""
+        self.observe(transitions)
+        if self._watch is not None:
+            self._watch.skip()
+        self.standing.decided, self.standing.succeeded = self.replay.endings()
+        self.standing.looked = self.standing.decided
+        self.standing.write(self.folder)
+
     # --- bundles ----------------------------------------------------------------------------------------
 
     @property
     def bundles(self) -> Path:
         return self.folder / "bundles"
+
+    @property
+    def begun(self) -> bool:
+        """Whether what acts on it is not what acts anyhow: it began with something, after a change, or has learned."""
+        return self._begun or bool(self.standing.changed) or self.learner.updates > 0
+
+    def deployed(self) -> Bundle:
+        """The version that the skill has; there must be one."""
+        return load_bundle(self.bundles / self.standing.deployed)
 
     @property
     def due(self) -> bool:
@@ -230,7 +210,7 @@ class Track:
         if ruling.says in ("accept", "reject", "take back"):
             self.standing.decided, self.standing.succeeded = episodes, successes
         if ruling.says == "take back":
-            deployed = load_bundle(self.bundles / self.standing.deployed)
+            deployed = self.deployed()
             self.learner.go_back_to(deployed.critic, deployed.adapter or {})
         answer = self._offer(since, ruling) if ruling.says == "accept" else ruling
         self.standing.write(self.folder)
@@ -243,30 +223,38 @@ class Track:
 
     def save(self) -> None:
         """Everything that is needed to go on exactly here."""
-        self.learner.save(self.folder / "learner")
+        watch = {} if self._watch is None else {"watch": self._watch.state()}
+        self.learner.save(self.folder / "learner", watch)
 
     def close(self) -> None:
         self.replay.close()
 
     # --- inside -----------------------------------------------------------------------------------------
 
-    def _begin(self, beginning: Beginning) -> Standing:
-        saved = self.folder / "learner"
+    def _read_standing(self, beginning: Beginning) -> Standing:
         standing = Standing.read(self.folder)
         if standing is None:
-            standing = Standing(self.wording, beginning.skill_id, list(beginning.parents))
+            standing = Standing(self.wording, beginning.skill_id, list(beginning.parents), changed=beginning.changed)
             if beginning.record is not None:
                 standing.record = [beginning.record.successes, beginning.record.attempts]
+            if beginning.changed:
+                standing.write(self.folder)
+        return standing
+
+    def _begin(self, beginning: Beginning) -> None:
+        saved = self.folder / "learner"
+        standing = self.standing
         if checkpoint.exists(saved):
-            self.learner.load(saved)
-        elif beginning.critic or beginning.adapter:
+            callers = self.learner.load(saved)
+            if self._watch is not None and "watch" in callers:
+                self._watch.load_state(callers["watch"])
+        elif not beginning.empty:
             self.learner.start_from(beginning.critic, beginning.adapter)
             if beginning.skill_id:  # what the store has is what a newer version is compared with
                 folder = next_bundle(self.bundles)
                 self.learner.export(folder, {"wording": self.wording})
                 standing.deployed = folder.name
                 standing.write(self.folder)
-        return standing
 
     def _newest(self) -> tuple[int, str]:
         """The newest bundle acts; after a death it may know more than the checkpoint, and nothing older may follow."""

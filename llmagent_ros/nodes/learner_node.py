@@ -8,6 +8,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -18,25 +19,28 @@ from pydantic.dataclasses import dataclass
 from rclpy.clock import Clock, ClockType
 
 from llmagent_interfaces.msg import Adapter, Task, Transition
-from llmagent_interfaces.srv import StoreSkill
 from llmagent_ros.bundle import Bundle, load_bundle
 from llmagent_ros.contract import load_contract
 from llmagent_ros.errors import ConfigError, DivergenceError, LlmAgentError, ModelError, StoreError
+from llmagent_ros.learning.change import Alarm, ChangeConfig
 from llmagent_ros.learning.gate import GateConfig
 from llmagent_ros.learning.rl.config import LearnerConfig
 from llmagent_ros.learning.rl.critic import build_critic
 from llmagent_ros.learning.rl.learner import Learner
-from llmagent_ros.learning.track import Beginning, Offer, Standing, Track, TrackConfig
-from llmagent_ros.learning.track_folders import TrackFolders
+from llmagent_ros.learning.standing import Beginning, Offer
+from llmagent_ros.learning.track import Track, TrackConfig
+from llmagent_ros.learning.tracks import Tracks
 from llmagent_ros.nodes import process, qos
 from llmagent_ros.nodes.base import ManagedNode
 from llmagent_ros.nodes.diagnostics import Diagnostics
 from llmagent_ros.nodes.parameters import parameters
+from llmagent_ros.nodes.skill_exchange import SkillExchange
 from llmagent_ros.nodes.wire import decisions
-from llmagent_ros.nodes.wire.skills import beginning_from_message, offer_to_request
+from llmagent_ros.nodes.wire.skills import beginning_from_message, beginning_from_skill
 from llmagent_ros.nodes.wire.stamps import header, to_seconds
 from llmagent_ros.perception.mirror import robot_mirror
 from llmagent_ros.policy.language_model import LanguageModel, LanguageModelConfig
+from llmagent_ros.policy.surprise import surprise
 from llmagent_ros.policy.text_policy import TextPolicy
 from llmagent_ros.types import RealArray
 from llmagent_ros.types import Transition as TransitionValue
@@ -60,6 +64,9 @@ class LearnerNodeConfig:
         checkpoint_period: s of wall time between two checkpoints.
         niceness: added to the learning thread's, so that the policy's control ticks come first.
         threads: of torch on the CPU. autostart: configure and activate at once.
+        start: bundle that kinds of tasks begin with for which no skill is found, such as `llmagent meta-train` makes;
+            empty: nothing.
+        watch: whether changes of robot, sensors and world are looked for. change: see ChangeConfig.
     """
 
     robot: str = "sim_diffdrive"
@@ -79,6 +86,9 @@ class LearnerNodeConfig:
     skill_every: Annotated[int, Field(ge=0)] = 10
     niceness: Annotated[int, Field(ge=0, le=19)] = 10
     threads: Annotated[int, Field(gt=0)] = 1
+    start: str = ""
+    watch: bool = True
+    change: ChangeConfig = Field(default_factory=ChangeConfig)
     autostart: bool = True
 
 
@@ -86,7 +96,8 @@ class LearnerNode(ManagedNode):
     """Lifecycle: replay and model open in configure, learning happens only while active.
 
     The executor takes transitions and tasks in; one thread stores, learns, and writes bundles. Each kind of task has a
-    `Track` of its own, so that learning one never changes another; what it is about says which one is open.
+    `Track` of its own, so that learning one never changes another; what it is about says which one is open. Where robot
+    or world have changed, a new one takes over, and what was learned before stays as it is.
     """
 
     def __init__(self) -> None:
@@ -94,16 +105,15 @@ class LearnerNode(ManagedNode):
         self._config = parameters(self, LearnerNodeConfig)
         self._contract = load_contract(self._config.robot)
         c = self._config
-        self._track_config = TrackConfig(c.rl, c.gate, c.publish_every, c.keep, c.skill_every)
-        self._folders = TrackFolders(Path(c.out))
+        self._track_config = TrackConfig(c.rl, c.gate, c.publish_every, c.keep, c.skill_every, c.change)
         self._inbox: deque[TransitionValue] = deque()
         self._announced: Task | None = None
-        self._answers: deque[tuple[Offer, StoreSkill.Response]] = deque()  # of the knowledge node
         self._wake = threading.Condition()
         self._stop = threading.Event()  # of the thread of this activation
         self._thread: threading.Thread | None = None
         self._model: LanguageModel | None = None
-        self._track: Track | None = None
+        self._tracks: Tracks | None = None
+        self._alarm: Alarm | None = None  # for which skills were asked for
         self._stats: dict[str, float] = {}
         self._problem = ""
         self._failure: StoreError | None = None
@@ -112,7 +122,7 @@ class LearnerNode(ManagedNode):
         self._diagnostics = Diagnostics(self)
         self.create_subscription(Transition, "transition", self._on_transition, qos.TRANSITION)
         self.create_subscription(Task, "task", self._on_task, qos.LATEST)
-        self._store = self.create_client(StoreSkill, "store_skill")
+        self._skills = SkillExchange(self, self._contract.robot, self._awake)
         self.create_timer(REPORT_PERIOD, self._report, clock=Clock(clock_type=ClockType.STEADY_TIME))
         self.starts_itself = self._config.autostart
 
@@ -123,8 +133,18 @@ class LearnerNode(ManagedNode):
         torch.set_num_threads(c.threads)
         language = LanguageModelConfig(model=c.model, device=c.device, dtype=c.dtype, chat=c.chat, rank=c.rank)
         self._model = LanguageModel(language, self._contract.phrases)
-        self._first = self._model.adapter_state()
-        track = self._track = self._open(self._folders.latest, Beginning())
+        self._tracks = Tracks(
+            Path(c.out),
+            self._contract.phrases,
+            self._model,
+            self._track_config,
+            seed=c.seed,
+            mirror=robot_mirror(self._contract),
+            judge=self._judge,
+            surprise=partial(surprise, self._model) if c.watch else None,
+            start=_start(c.start, self._contract.phrases),
+        )
+        track = self._tracks.current
         self.get_logger().info(
             f"replay of {len(track.replay)} transitions, {track.learner.updates} updates so far, "
             f"on {self._model.device}"
@@ -150,9 +170,9 @@ class LearnerNode(ManagedNode):
         self._thread = None
 
     def cleanup(self) -> None:
-        if self._track is not None:
-            self._track.close()
-        self._track = self._model = None
+        if self._tracks is not None:
+            self._tracks.close()
+        self._tracks = self._model = None
 
     # --- what comes in ----------------------------------------------------------------------------------
 
@@ -174,6 +194,10 @@ class LearnerNode(ManagedNode):
             with self._wake:
                 self._announced = message
                 self._wake.notify_all()
+
+    def _awake(self) -> None:
+        with self._wake:
+            self._wake.notify_all()
 
     # --- the learning thread ------------------------------------------------------------------------------
 
@@ -229,6 +253,8 @@ class LearnerNode(ManagedNode):
         assert self._track is not None
         if self._track.learner.prepare():
             return True
+        if self._notice():
+            return self._begin_anew()
         due = self._track.learner.backlog > 0
         if due:
             self._stats = self._stats | self._track.learn(CHUNK)  # a new one: the executor may be reading the old
@@ -257,47 +283,25 @@ class LearnerNode(ManagedNode):
         self._enter(wording, beginning)
 
     def _enter(self, wording: str, beginning: Beginning) -> None:
-        """Leaves the open track for that of another kind of task, and says by what the policy acts on it."""
-        assert self._track is not None
-        if wording == self._track.wording:
+        """Turns to a kind of task, and says by what the policy acts on it."""
+        assert self._tracks is not None
+        why = self._tracks.enter(wording, beginning)
+        if why is None:
             return
-        if not self._track.wording and not len(self._track.replay):  # nothing was done yet
-            self._track.close()
-        else:
-            self._track.save()
-            self._track.close()
-        try:
-            track = self._track = self._open(wording, beginning)
-        except ModelError as error:
-            if not (beginning.critic or beginning.adapter):
-                raise
-            self.get_logger().warning(f"{wording!r} begins with nothing: {error}")
-            beginning = Beginning()
-            track = self._track = self._open(wording, beginning)
-        self._stats = {}
-        if beginning.why:
-            self.get_logger().info(f"{wording!r}: {beginning.why}")
+        self._alarm, self._stats = None, {}
+        if why:
+            self.get_logger().info(f"{wording!r}: {why}")
+        self._publish_first()
+
+    def _publish_first(self) -> None:
+        """By what is acted from now on; where nothing was learned yet, the policy knows itself."""
+        track = self._track
+        assert track is not None
         if track.version:
             folder = track.bundles / track.version
             self._publish_bundle(folder, load_bundle(folder).digest)
-        elif beginning.adapter is not None or beginning.critic is not None:
+        elif track.begun:
             self._publish_bundle(*track.export(self._facts()))
-
-    def _open(self, wording: str, beginning: Beginning) -> Track:
-        assert self._model is not None
-        folder = self._folders.enter(wording) if wording else self._folders.folder("")
-        return Track(
-            folder,
-            wording,
-            self._contract.phrases,
-            self._model,
-            self._track_config,
-            seed=self._config.seed,
-            mirror=robot_mirror(self._contract),
-            first=self._first,
-            beginning=beginning,
-            judge=self._judge,
-        )
 
     def _judge(self, bundle: Bundle, scenes: Sequence[str]) -> tuple[RealArray, RealArray]:
         assert self._model is not None
@@ -320,52 +324,70 @@ class LearnerNode(ManagedNode):
         message.env_steps, message.updates = len(learner.replay), learner.updates
         self._adapter_publisher.publish(message)
 
+    # --- changes -------------------------------------------------------------------------------------------
+
+    def _notice(self) -> bool:
+        """Whether robot or world have changed, and nothing was begun anew yet."""
+        assert self._track is not None
+        alarm = self._track.notice()
+        if alarm is not None and self._alarm is None:
+            self.get_logger().warning(f"{self._track.wording!r}: a change was noticed: {alarm}")
+            self._skills.find(self._track.wording)
+        self._alarm = alarm
+        return alarm is not None
+
+    def _begin_anew(self) -> bool:
+        """A new track takes over, with what explains best what was seen since the change; the one before stays.
+
+        Returns:
+            False while the knowledge node may still say which skills there are.
+        """
+        skills = self._skills.found()
+        if skills is None:
+            return False
+        assert self._tracks is not None and self._alarm is not None
+        beginnings = []
+        for message in skills:
+            try:
+                beginnings.append(beginning_from_skill(message, self._contract.phrases))
+            except ModelError as error:
+                self.get_logger().warning(f"skill {message.id} is no beginning: {error}")
+        why = self._tracks.begin_anew(self._alarm, [each for each in beginnings if each is not None])
+        self.get_logger().info(f"{self._tracks.current.wording!r}: {why}")
+        self._alarm, self._stats = None, {}
+        self._publish_first()
+        return True
+
     # --- the skill -----------------------------------------------------------------------------------------
 
     def _look(self) -> None:
         """Offers a version to the knowledge node when the gate lets it; a missing node is no reason not to learn."""
         assert self._track is not None
-        if not self._store.service_is_ready():
+        if not self._skills.ready:
             return
         ruling = self._track.look()
         if isinstance(ruling, Offer):
-            self._offer(ruling)
+            self._skills.offer(ruling)
         elif ruling is not None:
             self.get_logger().info(f"skill {self._track.wording!r}, {ruling.says}: {ruling.why}")
             if ruling.says == "take back":
                 self._publish_bundle(*self._track.export(self._facts()))
 
-    def _offer(self, offer: Offer) -> None:
-        future = self._store.call_async(offer_to_request(offer, self._contract.robot))
-        future.add_done_callback(lambda done: self._on_answer(offer, done.result()))
-
-    def _on_answer(self, offer: Offer, response: StoreSkill.Response) -> None:
-        with self._wake:
-            self._answers.append((offer, response))
-            self._wake.notify_all()
-
     def _take_answers(self) -> None:
         """What the knowledge node said to offers, each to the track that made it."""
-        while self._answers:
-            offer, response = self._answers.popleft()
+        for offer, response in self._skills.answers():
             if not response.ok:
                 self.get_logger().warning(f"skill not stored: {response.message}")
             gone = offer.skill_id and response.message.startswith(f"unknown skill {offer.skill_id!r}")
             if response.ok or gone:  # gone: of another store, or deleted there; the next one is a new skill
-                self._confirm(offer, response.id if response.ok else "")
-
-    def _confirm(self, offer: Offer, skill_id: str) -> None:
-        assert self._track is not None
-        if self._track.wording == offer.description:
-            self._track.confirm(offer, skill_id)
-            return
-        folder = self._folders.folder(offer.description)
-        standing = Standing.read(folder)
-        if standing is not None:
-            standing.confirm(offer, skill_id)
-            standing.write(folder)
+                assert self._tracks is not None
+                self._tracks.confirm(offer, response.id if response.ok else "")
 
     # --- reports ----------------------------------------------------------------------------------------------
+
+    @property
+    def _track(self) -> Track | None:
+        return None if self._tracks is None else self._tracks.current
 
     @property
     def _learner(self) -> Learner | None:
@@ -382,13 +404,29 @@ class LearnerNode(ManagedNode):
             "updates": learner.updates,
             "actor_updates": learner.actor_updates,
             "backlog": 0 if self._problem else learner.backlog,
-            "backlog_limit": int(self._config.max_lag * self._config.rl.updates_per_step),
+            "backlog_limit": int(self._config.max_lag * learner.config.updates_per_step),
             "adapter": track.version,
             "demonstrations": learner.replay.demonstrations,
         }
         values |= {name: f"{value:.6g}" for name, value in self._stats.items()}
-        level = DiagnosticStatus.ERROR if self._problem else DiagnosticStatus.OK
-        self._diagnostics.publish(self._problem or "learning", values, level=level)
+        adapting = track.standing.changed if not track.standing.deployed else ""
+        level = DiagnosticStatus.WARN if adapting else DiagnosticStatus.OK
+        level = DiagnosticStatus.ERROR if self._problem else level
+        message = f"adapting to a change: {adapting}" if adapting else "learning"
+        self._diagnostics.publish(self._problem or message, values, level=level)
+
+
+def _start(path: str, phrases: Sequence[str]) -> Beginning:
+    """What tasks begin with for which no skill is found.
+
+    Raises:
+        ModelError: it is damaged.
+    """
+    if not path:
+        return Beginning(why="begins with the initial adapter")
+    bundle = load_bundle(Path(path))
+    fits = bundle.meta.get("phrases") == list(phrases)
+    return Beginning(bundle.critic if fits and bundle.critic else None, bundle.adapter, why=f"begins with {path}")
 
 
 def main() -> None:

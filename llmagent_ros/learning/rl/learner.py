@@ -250,13 +250,17 @@ class Learner:
         return loss, stats
 
     @torch.no_grad()
-    def errors(self, positions: NDArray[np.int64]) -> NDArray[np.float32]:
-        """How far the acting critic is off, float32, (N,): |r + gamma (1 - terminated) V(s') - Q(s, a)|, in units of
-        return, of transitions of the replay by their positions. Their features must be prepared.
+    def errors(self, positions: NDArray[np.int64], critic: Critic | None = None) -> NDArray[np.float32]:
+        """How far a critic is off, float32, (N,): |r + gamma (1 - terminated) V(s') - Q(s, a)|, in units of return, of
+        transitions of the replay by their positions. Their features must be prepared.
+
+        Args:
+            critic: of this base and vocabulary; None: the one that acts.
         """
+        critic = critic or self.average
         batch = self.replay.at(positions, 1, self.config.gamma)
         features, following = self._features(np.stack([batch.scene_id, batch.bootstrap_id]))
-        values, after = self.average.values(features), self.average.values(following)
+        values, after = critic.values(features), critic.values(following)
         ahead = ((after / self.config.beta).softmax(-1) * after).sum(-1).cpu().numpy()
         taken = values.cpu().numpy()[np.arange(len(batch)), batch.action]
         return np.asarray(np.abs(batch.returns + batch.discount * ahead - taken), np.float32)

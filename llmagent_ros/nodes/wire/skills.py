@@ -16,7 +16,7 @@ from llmagent_ros.knowledge.skill import Found, Skill
 from llmagent_ros.knowledge.start import Start
 from llmagent_ros.learning.gate import Record
 from llmagent_ros.learning.merging import merge_adapters, merge_critics
-from llmagent_ros.learning.track import Beginning, Offer
+from llmagent_ros.learning.standing import Beginning, Offer
 from llmagent_ros.types import Lesson
 
 
@@ -104,6 +104,23 @@ def beginning_from_message(message: BeginningMessage, phrases: Sequence[str]) ->
         record=Record(message.successes, message.attempts) if same else None,
         why=message.why,
     )
+
+
+def beginning_from_skill(message: SkillMessage, phrases: Sequence[str]) -> Beginning | None:
+    """What a track may begin with, of a skill with this vocabulary; None where it has no such bundle.
+
+    Raises:
+        ModelError: the bundle is damaged or not the one that the message tells of.
+    """
+    if not message.path:
+        return None
+    bundle = load_bundle(Path(message.path))
+    if bundle.digest != message.digest:
+        raise ModelError(f"{message.path}: digest {bundle.digest[:12]}, told {message.digest[:12]}")
+    if bundle.meta.get("phrases") != list(phrases) or not bundle.critic:
+        return None
+    why = f"begins with {message.description!r} ({message.id})"
+    return Beginning(bundle.critic, bundle.adapter, parents=(message.id,), why=why)
 
 
 def offer_to_request(offer: Offer, contract: str) -> StoreSkill.Request:
