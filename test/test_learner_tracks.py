@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,11 +12,13 @@ import pytest
 import torch
 from models_support import save_tiny_model, tiny_language_model
 
-from llmagent_ros.bundle import load_bundle
+from llmagent_ros.bundle import load_bundle, save_bundle
+from llmagent_ros.cli.main import main
 from llmagent_ros.errors import ConfigError, StoreError
+from llmagent_ros.learning import candidates
 from llmagent_ros.learning.change import FEW_EPISODES, ChangeConfig
 from llmagent_ros.learning.fresh_start import misfits
-from llmagent_ros.learning.gate import GateConfig, Record
+from llmagent_ros.learning.gate import GateConfig, Record, Ruling
 from llmagent_ros.learning.rl.config import LearnerConfig
 from llmagent_ros.learning.rl.critic import Critic, CriticConfig
 from llmagent_ros.learning.rl.learner import Learner
@@ -357,3 +360,92 @@ def test_it_goes_on_where_it_was_saved(learner: Learner) -> None:
     other = watch.state() | {"seen": 1000}
     with pytest.raises(StoreError, match="1000 were looked at"):
         again.load_state(other)
+
+
+# --- what was learned elsewhere -------------------------------------------------------------------------------------
+
+
+def likes(bundle: Any, scenes: Sequence[str]) -> tuple[FloatArray, FloatArray]:
+    """A judge by whom a bundle chooses "left" as surely as its meta says, which is the better."""
+    p = float(bundle.meta.get("left", 0.5))
+    log_pi = np.log(np.tile([p, 1.0 - p], (len(scenes), 1)))
+    return log_pi, np.tile([1.0, 0.0], (len(scenes), 1))
+
+
+def made_elsewhere(run: Run, name: str, **meta: Any) -> Path:
+    learner = run.tracks.current.learner  # type: ignore[union-attr]
+    facts = {"base_digest": run.model.base_digest, "feature_digest": run.model.feature_digest, "phrases": list(PHRASES)}
+    critic = Critic(run.model.feature_size, 2, CRITIC).state()
+    values = {"adapter": run.initial, "adapter_config": learner.model.adapter_config(), "critic": critic}
+    save_bundle(run.folder / "made" / name, meta={**facts, **meta}, **values)
+    return run.folder / "made" / name
+
+
+def test_a_candidate_that_is_not_worse_takes_over_and_outcomes_count_from_then_on(run: Run) -> None:
+    tracks = run.begin(judge=likes)
+    tracks.enter("go")
+    run.live(10, "old")
+    track = tracks.current
+    good, bad = made_elsewhere(run, "good", left=0.9), made_elsewhere(run, "bad", left=0.1)
+    before = track.learner.average.state()
+    refused = track.consider(bad)
+    assert refused.says == "reject" and "worse" in refused.why
+    assert all(torch.equal(t, track.learner.average.state()[n]) for n, t in before.items())
+    taken = track.consider(good)
+    assert taken.says == "accept" and taken.data["gain"] == pytest.approx(0.4, abs=1e-6)
+    wanted = load_bundle(good)
+    assert all(torch.equal(t, track.learner.average.state()[n]) for n, t in wanted.critic.items())
+    track.export({})
+    kept = Standing.read(run.folder)
+    assert kept is not None and (kept.decided, kept.succeeded) == (10, 10) and kept.skill_id == "old"
+
+
+@pytest.mark.parametrize(
+    ("meta", "why"),
+    [
+        ({"feature_digest": "other"}, "another base model or prompt"),
+        ({"phrases": ["left", "up"]}, "no critic of these action phrases"),
+    ],
+)
+def test_a_candidate_for_something_else_is_refused(run: Run, meta: dict[str, Any], why: str) -> None:
+    run.begin(judge=likes).enter("go")
+    run.live(4)
+    ruling = run.tracks.current.consider(made_elsewhere(run, "other", **meta))  # type: ignore[union-attr]
+    assert ruling.says == "reject" and why in ruling.why
+
+
+def test_a_candidate_that_is_damaged_or_of_another_shape_is_refused_and_nothing_changes(run: Run) -> None:
+    tracks = run.begin(judge=likes)
+    tracks.enter("go")
+    run.live(4)
+    before = tracks.current.learner.average.state()
+    damaged = made_elsewhere(run, "damaged", left=0.9)
+    (damaged / "critic.safetensors").write_bytes(b"x")
+    assert "cannot be taken up" in tracks.current.consider(damaged).why
+    learner = tracks.current.learner
+    meta = {**load_bundle(made_elsewhere(run, "sound")).meta, "left": 0.9}
+    other = Critic(run.model.feature_size, 2, CriticConfig(heads=3, width=8)).state()
+    values = {"adapter": run.initial, "adapter_config": learner.model.adapter_config(), "critic": other}
+    save_bundle(run.folder / "made" / "other", meta=meta, **values)
+    assert "cannot be taken up" in tracks.current.consider(run.folder / "made" / "other").why
+    assert all(torch.equal(t, learner.average.state()[n]) for n, t in before.items())
+
+
+def test_offering_a_bundle_to_a_run(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    run.begin(judge=likes)
+    bundle = made_elsewhere(run, "bundle", wording="go")
+    assert main(["offer", str(bundle), str(run.folder)]) == 2
+    assert "has no tracks.json" in capsys.readouterr().err
+    run.tracks.enter("go")  # type: ignore[union-attr]
+    assert main(["offer", str(bundle), str(run.folder)]) == 0
+    (folder,) = candidates.waiting(run.folder)
+    assert load_bundle(folder).digest == load_bundle(bundle).digest and candidates.wording(folder) == "go"
+    assert main(["offer", str(bundle), str(run.folder)]) == 2
+    assert "waits there already" in capsys.readouterr().err
+    candidates.decide(folder, Ruling("reject", "no", {"gain": 1.0}), "go")
+    assert candidates.waiting(run.folder) == [] and bundle.is_dir()
+    (line,) = (run.folder / "candidates" / "decisions.jsonl").read_text().splitlines()
+    kept = json.loads(line)
+    assert (kept["says"], kept["why"], kept["task"], kept["data"]) == ("reject", "no", "go", {"gain": 1.0})
+    assert main(["offer", str(run.folder / "nowhere"), str(run.folder)]) == 2
+    assert "BUNDLE" in capsys.readouterr().err

@@ -21,6 +21,7 @@ from llmagent_interfaces.srv import RetrieveSkills, StoreSkill
 from llmagent_ros.bundle import bundle_digest, load_bundle, save_bundle
 from llmagent_ros.contract import load_contract
 from llmagent_ros.errors import ModelError
+from llmagent_ros.learning.candidates import offer, waiting
 from llmagent_ros.learning.rl.critic import Critic, CriticConfig
 from llmagent_ros.learning.rl.learner import Learner
 from llmagent_ros.learning.rl.replay import Replay
@@ -390,6 +391,31 @@ def test_a_store_that_does_not_answer_holds_nothing_back(out: Path, life: Any, m
     assert node._learn_a_little() and node._track.folder == out / "tasks" / "01"
     retrieve.answer()  # too late, and harmless
     assert node._learn_a_little()
+
+
+def test_a_candidate_is_tried_at_the_end_of_an_episode_of_its_kind(out: Path, life: Any) -> None:
+    node = life()
+    adapters = Adapters(node)
+    take(node, range(8))
+    learn(node, 1)
+    kept = load_bundle(out / "bundles" / "v000000")
+    for name, wording in (("mine", "go to the object"), ("others", "leave the object")):
+        values = {"adapter": kept.adapter, "adapter_config": kept.adapter_config, "critic": kept.critic}
+        save_bundle(out / name, meta={**kept.meta, "wording": wording}, **values)
+        offer(out / name, out)
+    take(node, range(8, 11))
+    assert len(waiting(out)) == 2 and len(adapters.said) == 1, "not in the middle of an episode"
+    take(node, range(11, 12))
+    (left,) = waiting(out)
+    assert load_bundle(left).meta["wording"] == "leave the object"
+    assert len(adapters.said) == 2 and load_bundle(Path(adapters.said[1].path)).meta["candidate"]
+    take(node, range(12, 16), task="leave the red ball")
+    assert waiting(out) == [] and adapters.said[-1].wording == "leave the object"
+    said = [json.loads(line) for line in (out / "candidates" / "decisions.jsonl").read_text().splitlines()]
+    assert [(one["says"], one["task"]) for one in said] == [
+        ("accept", "go to the object"),
+        ("accept", "leave the object"),
+    ]
 
 
 def until(condition: Any) -> None:

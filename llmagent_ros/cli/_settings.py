@@ -30,8 +30,8 @@ def put_setting(settings: dict[str, Any], setting: str) -> None:
         raise ConfigError(f"--set {setting!r}: the value is not YAML: {' '.join(str(error).split())}") from error
 
 
-def bundle_of(path: Path) -> str:
-    """The bundle that --start names: itself, or the newest one of a run's folder.
+def bundle_of(path: Path, argument: str = "--start") -> str:
+    """The bundle that an argument names: itself, or the newest one of a run's folder.
 
     Raises:
         ConfigError: there is none.
@@ -41,5 +41,5 @@ def bundle_of(path: Path) -> str:
 
     newest = latest_bundle(path / BUNDLES) if (path / BUNDLES).is_dir() else path
     if newest is None or not (newest / "bundle.json").is_file():
-        raise ConfigError(f"--start {path}: neither a bundle nor the folder of a run that has one")
+        raise ConfigError(f"{argument} {path}: neither a bundle nor the folder of a run that has one")
     return str(newest)

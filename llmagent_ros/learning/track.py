@@ -216,6 +216,24 @@ class Track:
         self.standing.write(self.folder)
         return answer
 
+    def consider(self, folder: Path) -> Ruling:
+        """Whether what was learned elsewhere takes over: when it is not worse on recent scenes than what acts.
+
+        If so, learning goes on from it, and outcomes from now on decide whether it becomes the skill.
+        """
+        try:
+            candidate = load_bundle(folder)
+            ruling = self._on_candidate(candidate, folder)
+            if ruling.says == "accept":
+                self.learner.go_back_to(candidate.critic, candidate.adapter or self._model.adapter_state())
+        except ModelError as error:
+            return Ruling("reject", f"cannot be taken up: {error}")
+        if ruling.says == "accept":
+            self.standing.looked, self.standing.succeeded = self.replay.endings()
+            self.standing.decided = self.standing.looked
+            self.standing.write(self.folder)
+        return ruling
+
     def confirm(self, offer: Offer, skill_id: str) -> None:
         """See `Standing.confirm`."""
         self.standing.confirm(offer, skill_id)
@@ -271,18 +289,28 @@ class Track:
         drop = self._gate.on_drop(record, since)
         if drop.says == "take back":
             return drop
-        on_scenes = self._on_scenes(self._judge)
+        on_scenes = self._on_scenes(self._judge, self.standing.deployed, self.bundles / self.version)
         if on_scenes.says == "reject":
             return Ruling("wait", on_scenes.why, on_scenes.data)  # perhaps what is learned next is better
         return Ruling(on_outcomes.says, f"{on_scenes.why}; {on_outcomes.why}", on_scenes.data | on_outcomes.data)
 
-    def _on_scenes(self, judge: Judge) -> Ruling:
+    def _on_candidate(self, candidate: Bundle, folder: Path) -> Ruling:
+        if candidate.meta.get("feature_digest") != self._model.feature_digest:
+            return Ruling("reject", "made for another base model or prompt")
+        if candidate.meta.get("phrases") != list(self._model.phrases) or not candidate.critic:
+            return Ruling("reject", "has no critic of these action phrases")
+        if not self.version:
+            return Ruling("accept", "nothing was learned yet")
+        if self._judge is None:
+            return Ruling("reject", "nobody can compare it")
+        return self._on_scenes(self._judge, self.version, folder)
+
+    def _on_scenes(self, judge: Judge, before: str, after: Path) -> Ruling:
+        """before: name of a bundle of this track. after: folder of the one that is to replace it."""
         scenes = list(dict.fromkeys(t.scene for t in self.replay.recent(self.config.gate.scenes)))
         learning = self._model.adapter_state()
         try:
-            old, new = (
-                judge(load_bundle(self.bundles / name), scenes) for name in (self.standing.deployed, self.version)
-            )
+            old, new = (judge(load_bundle(bundle), scenes) for bundle in (self.bundles / before, after))
         except ModelError as error:
             return Ruling("reject", f"cannot be compared: {error}")
         finally:

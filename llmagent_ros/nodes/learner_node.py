@@ -22,6 +22,7 @@ from llmagent_interfaces.msg import Adapter, Task, Transition
 from llmagent_ros.bundle import Bundle, load_bundle
 from llmagent_ros.contract import load_contract
 from llmagent_ros.errors import ConfigError, DivergenceError, LlmAgentError, ModelError, StoreError
+from llmagent_ros.learning import candidates
 from llmagent_ros.learning.change import Alarm, ChangeConfig
 from llmagent_ros.learning.gate import GateConfig
 from llmagent_ros.learning.rl.config import LearnerConfig
@@ -235,6 +236,7 @@ class LearnerNode(ManagedNode):
             for _ in waiting:
                 self._inbox.popleft()
         if any(transition.terminated or transition.truncated for transition in waiting):
+            self._consider()
             self._look()
 
     def _observe(self, transitions: Sequence[TransitionValue]) -> None:
@@ -357,6 +359,22 @@ class LearnerNode(ManagedNode):
         self._alarm, self._stats = None, {}
         self._publish_first()
         return True
+
+    # --- candidates ----------------------------------------------------------------------------------------
+
+    def _consider(self) -> None:
+        """Takes up the first of the bundles that were offered to this run, if it is for this kind of task, or not."""
+        assert self._track is not None
+        wording = self._track.wording
+        for folder in candidates.waiting(Path(self._config.out)):
+            if candidates.wording(folder) not in ("", wording):
+                continue
+            ruling = self._track.consider(folder)
+            candidates.decide(folder, ruling, wording)
+            self.get_logger().info(f"candidate {folder.name} for {wording!r}, {ruling.says}: {ruling.why}")
+            if ruling.says == "accept":
+                self._publish_bundle(*self._track.export({**self._facts(), "candidate": folder.name}))
+            return
 
     # --- the skill -----------------------------------------------------------------------------------------
 
