@@ -238,7 +238,7 @@ def test_kinds_of_tasks_without_a_skill_begin_with_what_the_run_was_given(run: R
     torch.manual_seed(3)
     critic = Critic(model.feature_size, 2, CRITIC).state()
     start = Beginning(critic, run.initial, why="begins with the start")
-    tracks = run.begin(start=start)
+    tracks = run.begin(start=lambda: start)
     tracks.enter("go")
     assert tracks.current.begun
     assert all(torch.equal(t, tracks.current.learner.critic.state()[n]) for n, t in critic.items())

@@ -418,6 +418,22 @@ def test_a_candidate_is_tried_at_the_end_of_an_episode_of_its_kind(out: Path, li
     ]
 
 
+def test_a_new_kind_of_task_begins_with_what_was_meta_learned_meanwhile(out: Path, life: Any) -> None:
+    node = life()
+    adapters = Adapters(node)
+    take(node, range(8))
+    learn(node, 1)
+    kept = load_bundle(out / "bundles" / "v000000")
+    values = {"adapter": kept.adapter, "adapter_config": kept.adapter_config, "critic": kept.critic}
+    save_bundle(out / "meta" / "bundles" / "v000000", meta=kept.meta, **values)
+    take(node, range(8, 12), task="leave the red ball")
+    assert adapters.said[-1].wording == "leave the object"
+    assert all(torch.equal(t, node._learner.average.state()[n]) for n, t in kept.critic.items())
+    save_bundle(out / "meta" / "bundles" / "v000001", meta={**kept.meta, "feature_digest": "x"}, **values)
+    take(node, range(12, 16), task="turn to the red ball")
+    assert not all(torch.equal(t, node._learner.average.state()[n]) for n, t in kept.critic.items()), "another base"
+
+
 def until(condition: Any) -> None:
     waiting = threading.Event()
     for _ in range(600):

@@ -10,9 +10,11 @@ from pathlib import Path
 
 from torch import Tensor
 
+from llmagent_ros.bundle import Bundle
 from llmagent_ros.durable import write_atomic
 from llmagent_ros.errors import StoreError
 from llmagent_ros.learning.gate import Record, Ruling
+from llmagent_ros.learning.rl.protocols import AdaptedModel
 from llmagent_ros.types import Lesson
 
 STANDING = "skill.json"
@@ -38,6 +40,15 @@ class Beginning:
     def empty(self) -> bool:
         """Whether it has neither critic nor adapter."""
         return not self.critic and not self.adapter
+
+
+def usable(bundle: Bundle, model: AdaptedModel) -> tuple[Mapping[str, Tensor] | None, Mapping[str, Tensor] | None]:
+    """What of a bundle can be begun with: the critic, on the same features and phrases, and the adapter, on the same
+    base."""
+    meta = bundle.meta
+    fits = (meta.get("feature_digest"), meta.get("phrases")) == (model.feature_digest, list(model.phrases))
+    adapter = bundle.adapter if bundle.base_digest == model.base_digest else None
+    return (bundle.critic or None) if fits else None, adapter
 
 
 @plain_dataclass

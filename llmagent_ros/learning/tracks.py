@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ class Tracks:
 
     Args:
         out: folder of the run. model: whose adapter is that of the open track; as it is, it is the initial one.
-        start: what a kind of task begins with for which no skill was found.
+        start: tells what a kind of task begins with for which no skill was found; asked each time.
         seed, mirror, judge, surprise: see `Track`.
 
     Raises:
@@ -43,10 +43,10 @@ class Tracks:
         mirror: SceneMirror | None = None,
         judge: Judge | None = None,
         surprise: Surprise | None = None,
-        start: Beginning | None = None,
+        start: Callable[[], Beginning] | None = None,
     ) -> None:
         self._folders = TrackFolders(out)
-        self._start = start or Beginning(why="begins with the initial adapter")
+        self._start = start or (lambda: Beginning(why="begins with the initial adapter"))
         self._phrases, self._model, self._config = phrases, model, config
         first = model.adapter_state()
         self._values: dict[str, Any] = {"seed": seed, "mirror": mirror, "judge": judge, "first": first}
@@ -119,13 +119,13 @@ class Tracks:
 
     def _open(self, wording: str, beginning: Beginning) -> Track:
         folder = self._folders.enter(wording) if wording else self._folders.folder("")
-        begun = dataclasses.replace(self._start, changed=beginning.changed) if beginning.empty else beginning
+        begun = dataclasses.replace(self._start(), changed=beginning.changed) if beginning.empty else beginning
         return Track(folder, wording, self._phrases, self._model, self._config, beginning=begun, **self._values)
 
     def _best(self, before: Track, first: int, skills: Sequence[Beginning]) -> tuple[Beginning, str]:
         deployed, own = before.deployed(), before.standing.skill_id
         learned = Beginning(deployed.critic, deployed.adapter, parents=(own,), why="begins with what it had learned")
-        beginnings = [self._start, learned, *(each for each in skills if own not in each.parents)]
+        beginnings = [self._start(), learned, *(each for each in skills if own not in each.parents)]
         errors = misfits([each.critic for each in beginnings], before.learner, first)
         best = beginnings[int(errors.argmin())]
         told = ", ".join(f"{error:.3g} {each.why}" for each, error in zip(beginnings, errors, strict=True))

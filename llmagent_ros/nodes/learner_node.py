@@ -19,7 +19,7 @@ from pydantic.dataclasses import dataclass
 from rclpy.clock import Clock, ClockType
 
 from llmagent_interfaces.msg import Adapter, Task, Transition
-from llmagent_ros.bundle import Bundle, load_bundle
+from llmagent_ros.bundle import Bundle, latest_bundle, load_bundle
 from llmagent_ros.contract import load_contract
 from llmagent_ros.errors import ConfigError, DivergenceError, LlmAgentError, ModelError, StoreError
 from llmagent_ros.learning import candidates
@@ -28,7 +28,7 @@ from llmagent_ros.learning.gate import GateConfig
 from llmagent_ros.learning.rl.config import LearnerConfig
 from llmagent_ros.learning.rl.critic import build_critic
 from llmagent_ros.learning.rl.learner import Learner
-from llmagent_ros.learning.standing import Beginning, Offer
+from llmagent_ros.learning.standing import Beginning, Offer, usable
 from llmagent_ros.learning.track import Track, TrackConfig
 from llmagent_ros.learning.tracks import Tracks
 from llmagent_ros.nodes import process, qos
@@ -48,6 +48,7 @@ from llmagent_ros.types import Transition as TransitionValue
 
 REPORT_PERIOD = 0.5  # s of wall time
 CHUNK = 8  # updates between two looks at what has arrived
+META = "meta"  # folder of OUT in which `llmagent meta-train --runs OUT` keeps what it learns
 INBOX = 20_000  # transitions that may wait to be stored
 PATIENCE = 10.0  # s of wall time that a deactivation waits for the learning thread
 
@@ -66,7 +67,7 @@ class LearnerNodeConfig:
         niceness: added to the learning thread's, so that the policy's control ticks come first.
         threads: of torch on the CPU. autostart: configure and activate at once.
         start: bundle that kinds of tasks begin with for which no skill is found, such as `llmagent meta-train` makes;
-            empty: nothing.
+            empty: the newest of OUT/meta, should there be one.
         watch: whether changes of robot, sensors and world are looked for. change: see ChangeConfig.
     """
 
@@ -143,7 +144,7 @@ class LearnerNode(ManagedNode):
             mirror=robot_mirror(self._contract),
             judge=self._judge,
             surprise=partial(surprise, self._model) if c.watch else None,
-            start=_start(c.start, self._contract.phrases),
+            start=partial(_start, c.start, Path(c.out) / META, self._model),
         )
         track = self._tracks.current
         self.get_logger().info(
@@ -276,9 +277,10 @@ class LearnerNode(ManagedNode):
             task, self._announced = self._announced, None
         if task is None:
             return
+        assert self._model is not None
         wording = self._contract.generalised(task.instruction)
         try:
-            beginning = beginning_from_message(task.beginning, self._contract.phrases)
+            beginning = beginning_from_message(task.beginning, self._model)
         except LlmAgentError as error:
             self.get_logger().warning(f"{wording!r} begins with nothing: {error}")
             beginning = Beginning()
@@ -347,11 +349,11 @@ class LearnerNode(ManagedNode):
         skills = self._skills.found()
         if skills is None:
             return False
-        assert self._tracks is not None and self._alarm is not None
+        assert self._tracks is not None and self._alarm is not None and self._model is not None
         beginnings = []
         for message in skills:
             try:
-                beginnings.append(beginning_from_skill(message, self._contract.phrases))
+                beginnings.append(beginning_from_skill(message, self._model))
             except ModelError as error:
                 self.get_logger().warning(f"skill {message.id} is no beginning: {error}")
         why = self._tracks.begin_anew(self._alarm, [each for each in beginnings if each is not None])
@@ -434,17 +436,19 @@ class LearnerNode(ManagedNode):
         self._diagnostics.publish(self._problem or message, values, level=level)
 
 
-def _start(path: str, phrases: Sequence[str]) -> Beginning:
-    """What tasks begin with for which no skill is found.
+def _start(path: str, meta: Path, model: LanguageModel) -> Beginning:
+    """What tasks begin with for which no skill is found. meta: folder of what was meta-learned beside this run.
 
     Raises:
-        ModelError: it is damaged.
+        ModelError: it is damaged, or the one at `path` is of another base.
     """
-    if not path:
+    folder = Path(path) if path else latest_bundle(meta / "bundles")
+    if folder is None:
         return Beginning(why="begins with the initial adapter")
-    bundle = load_bundle(Path(path))
-    fits = bundle.meta.get("phrases") == list(phrases)
-    return Beginning(bundle.critic if fits and bundle.critic else None, bundle.adapter, why=f"begins with {path}")
+    critic, adapter = usable(load_bundle(folder), model)
+    if path and critic is None and adapter is None:
+        raise ModelError(f"start {path}: made for another base model or prompt")
+    return Beginning(critic, adapter, why=f"begins with {folder}")
 
 
 def main() -> None:

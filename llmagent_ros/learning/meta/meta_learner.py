@@ -35,14 +35,19 @@ class MetaLearner:
     ) -> None:
         if not replays:
             raise ConfigError("meta-learning: no task to learn from")
-        self.learner, self.replays = learner, tuple(replays)
-        for replay in self.replays:
-            if replay is not learner.replay:
-                learner.take_in(replay)
+        self.learner, self.replays = learner, list[Replay]()
+        for replay in replays:
+            self.add(replay)
         self.method = METHODS[config.method](config)
         self._ready, self._total = ready, max(1, total)
         self._rng = np.random.default_rng(seed)
         self.updates = 0  # critic updates, those that a method throws away included
+
+    def add(self, replay: Replay) -> None:
+        """Takes in the replay of one more task."""
+        if replay is not self.learner.replay:
+            self.learner.take_in(replay)
+        self.replays.append(replay)
 
     def prepare(self, limit: int = 64) -> int:
         """As `Learner.prepare`, for all tasks; returns how many features it computed."""

@@ -58,6 +58,7 @@ class Replay:
         vocabulary: the action phrases, which give `NStepBatch.action` its indices. Empty: the phrases in the order in
             which they arrived in the store, and any phrase may be appended.
         read_only: for a second process: no lock; `refresh` brings in what was appended meanwhile.
+        features: folder in which a second process keeps features of its own; beside the store where there is none.
 
     Raises:
         StoreError: damaged, of another kind, in use by another writer (its process id is named), or holding an action
@@ -71,6 +72,7 @@ class Replay:
         config: ReplayConfig | None = None,
         *,
         read_only: bool = False,
+        features: Path | None = None,
     ) -> None:
         if len(set(vocabulary)) != len(vocabulary) or len(vocabulary) > _MAX_ACTIONS:
             raise ConfigError(f"vocabulary: phrases must differ and be at most {_MAX_ACTIONS}")
@@ -78,6 +80,7 @@ class Replay:
         self._closed_vocabulary = tuple(vocabulary)
         self._actions = {phrase: number for number, phrase in enumerate(vocabulary)}
         self._features: FeatureFile | None = None
+        self._features_beside = None if read_only and features is None else (features or path.parent) / path.name
         self._images: MirrorImages | None = None
         self._index = ReplayIndex()
         self._store_lock = threading.RLock()  # the database and the feature file
@@ -281,15 +284,16 @@ class Replay:
         """Says which frozen base the features are of; those of another base, or of another width, are dropped.
 
         Raises:
-            StoreError: the file cannot be made, or the replay is read-only. ConfigError: an empty digest or width.
+            StoreError: the file cannot be made, or the replay is read-only and has no folder for them.
+            ConfigError: an empty digest or width.
         """
         with self._reading() as store:
-            if self._lock is None:
+            if self._features_beside is None:
                 raise StoreError(f"{self.path}: opened read-only, has no features")
             if self._features is not None:
                 self._features.close()
                 self._features = None
-            self._features = FeatureFile(self.path, store.identity, base_digest, width)
+            self._features = FeatureFile(self._features_beside, store.identity, base_digest, width)
 
     def put_features(self, text_ids: ArrayLike, features: ArrayLike) -> None:
         """Keeps features, (k, width), of texts, (k,), as float16.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,7 +16,8 @@ from llmagent_ros.knowledge.skill import Found, Skill
 from llmagent_ros.knowledge.start import Start
 from llmagent_ros.learning.gate import Record
 from llmagent_ros.learning.merging import merge_adapters, merge_critics
-from llmagent_ros.learning.standing import Beginning, Offer
+from llmagent_ros.learning.rl.protocols import AdaptedModel
+from llmagent_ros.learning.standing import Beginning, Offer, usable
 from llmagent_ros.types import Lesson
 
 
@@ -82,7 +83,7 @@ def start_to_message(start: Start) -> BeginningMessage:
     )
 
 
-def beginning_from_message(message: BeginningMessage, phrases: Sequence[str]) -> Beginning:
+def beginning_from_message(message: BeginningMessage, model: AdaptedModel) -> Beginning:
     """What a track begins with, read from the bundles and merged.
 
     Raises:
@@ -95,10 +96,12 @@ def beginning_from_message(message: BeginningMessage, phrases: Sequence[str]) ->
     if not bundles:
         return Beginning(why=message.why)
     same = message.kind == "same"
-    fitting = all(bundle.meta.get("phrases") == list(phrases) and bundle.critic for bundle in bundles)
+    parts = [usable(bundle, model) for bundle in bundles]
+    critics = [critic for critic, _ in parts if critic is not None]
+    adapters = [adapter for _, adapter in parts if adapter is not None]
     return Beginning(
-        critic=merge_critics([bundle.critic for bundle in bundles], message.weights) if fitting else None,
-        adapter=merge_adapters([bundle.adapter or {} for bundle in bundles], message.weights),
+        critic=merge_critics(critics, message.weights) if len(critics) == len(parts) else None,
+        adapter=merge_adapters(adapters, message.weights) if len(adapters) == len(parts) else None,
         parents=() if same else tuple(message.ids),
         skill_id=message.ids[0] if same else "",
         record=Record(message.successes, message.attempts) if same else None,
@@ -106,8 +109,8 @@ def beginning_from_message(message: BeginningMessage, phrases: Sequence[str]) ->
     )
 
 
-def beginning_from_skill(message: SkillMessage, phrases: Sequence[str]) -> Beginning | None:
-    """What a track may begin with, of a skill with this vocabulary; None where it has no such bundle.
+def beginning_from_skill(message: SkillMessage, model: AdaptedModel) -> Beginning | None:
+    """What a track may begin with, of a skill; None where it has no critic of this base and vocabulary.
 
     Raises:
         ModelError: the bundle is damaged or not the one that the message tells of.
@@ -117,10 +120,11 @@ def beginning_from_skill(message: SkillMessage, phrases: Sequence[str]) -> Begin
     bundle = load_bundle(Path(message.path))
     if bundle.digest != message.digest:
         raise ModelError(f"{message.path}: digest {bundle.digest[:12]}, told {message.digest[:12]}")
-    if bundle.meta.get("phrases") != list(phrases) or not bundle.critic:
+    critic, adapter = usable(bundle, model)
+    if critic is None:
         return None
     why = f"begins with {message.description!r} ({message.id})"
-    return Beginning(bundle.critic, bundle.adapter, parents=(message.id,), why=why)
+    return Beginning(critic, adapter, parents=(message.id,), why=why)
 
 
 def offer_to_request(offer: Offer, contract: str) -> StoreSkill.Request:
