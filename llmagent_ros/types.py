@@ -250,9 +250,10 @@ class Verdict:
 
     Attributes:
         command: within the contract's limits, always finite.
-        source: whose command it follows; "stop" when the guard stops the robot on its own.
+        source: whose command it follows, or whose is stopped by what is in its way; "stop" when it follows nobody's.
         reason: why the guard stopped, None when it did not.
-        limited: which limits ("speed", "acceleration", of a joint "position", "step" too) changed the command.
+        limited: which limits ("speed", "acceleration", of a joint "position", "step" too) or what of the scan
+            ("obstacle", "blind") changed the command.
         stamp: of the policy command that this is the one answer to, else the time of the decision, s.
         asked: the command that it follows; of a stop the one that it answers, zero (of no joint) if it answers none.
     """

@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).resolve().parent.parent / "llmagent_ros"
-FOUNDATION = {"types", "errors", "config", "contract", "bundle", "optimiser_state", "durable", "messages", "__init__"}
+FOUNDATION = {
+    "types", "errors", "config", "contract", "bundle", "optimiser_state", "durable", "messages", "geometry", "__init__",
+}  # fmt: skip
 TOP = {"nodes", "experiments", "cli"}  # nodes and experiments compose the others, each without the other
 ROS = {"rclpy", "rcl_interfaces", "action_msgs", "builtin_interfaces", "rosidl_runtime_py", "ament_index_python"}
 MODULES = sorted(PACKAGE.rglob("*.py"))

@@ -12,6 +12,7 @@ from geometry_msgs.msg import TwistStamped
 from rclpy.duration import Duration
 from ros_support import DEADLINE, Graph
 from rosgraph_msgs.msg import Clock
+from safety_support import open_scan
 from sensor_msgs.msg import LaserScan
 from std_msgs.msg import Bool
 from std_srvs.srv import Trigger
@@ -19,7 +20,7 @@ from std_srvs.srv import Trigger
 from llmagent_interfaces.msg import Verdict
 from llmagent_ros.contract import load_contract
 from llmagent_ros.nodes import qos
-from llmagent_ros.nodes.wire import reports, stamps
+from llmagent_ros.nodes.wire import reports, sensors, stamps
 
 CONTRACT = load_contract("sim_diffdrive")
 
@@ -41,7 +42,7 @@ class Around:
         return stamps.to_seconds(self.graph.node.get_clock().now().to_msg())
 
     def see(self, stamp: float) -> None:
-        self.scan.publish(LaserScan(header=stamps.header(stamp)))
+        self.scan.publish(sensors.scan_to_message(open_scan(stamp), "base_scan"))
         assert self.scan.wait_for_all_acked(Duration(seconds=DEADLINE)), "the guard does not take the scan"
 
     def say(self, publisher: Any, linear: float, stamp: float, angular: float = 0.0) -> None:

@@ -6,6 +6,7 @@ import dataclasses
 import math
 
 import pytest
+from safety_support import open_scan
 
 from llmagent_ros.config import build
 from llmagent_ros.contract import RobotContract, load_contract
@@ -24,7 +25,7 @@ def running(velocity: Velocity = FORWARD, now: float = 100.0, config: GuardConfi
     guard = Guard(CONTRACT, config)
     for k in range(11):
         time = now - 1.0 + 0.1 * k
-        guard.on_scan(time, time)
+        guard.on_scan(open_scan(time), time)
         guard.on_policy_command(velocity, time, time)
         guard.decide(time)
     assert guard.decide(now).velocity == velocity
@@ -33,7 +34,7 @@ def running(velocity: Velocity = FORWARD, now: float = 100.0, config: GuardConfi
 
 def test_ramp_by_hand() -> None:
     guard = Guard(CONTRACT)
-    guard.on_scan(0.0, 0.0)
+    guard.on_scan(open_scan(0.0), 0.0)
     guard.on_policy_command(Velocity(0.5, -1.0), 0.0, 0.0)
     verdicts = [guard.decide(0.05 * k) for k in range(6)]
     # 2.5 m/s^2 * 0.05 s = 0.125 m/s, 8 rad/s^2 * 0.05 s = 0.4 rad/s a tick; at the first one no time has passed.
@@ -63,9 +64,9 @@ def test_speed_is_clamped_on_both_axes_and_counted() -> None:
 def test_a_pause_buys_no_more_than_one_period_of_acceleration() -> None:
     contract = dataclasses.replace(CONTRACT, limits=dataclasses.replace(CONTRACT.limits, linear_acceleration=0.5))
     guard = Guard(contract)
-    guard.on_scan(0.0, 0.0)
+    guard.on_scan(open_scan(0.0), 0.0)
     guard.decide(0.0)
-    guard.on_scan(50.0, 50.0)
+    guard.on_scan(open_scan(50.0), 50.0)
     guard.on_policy_command(FORWARD, 50.0, 50.0)
     assert guard.decide(50.0).velocity.linear == pytest.approx(0.2)  # 0.5 m/s^2 * 0.4 s, not * 50 s
 
@@ -97,7 +98,7 @@ def test_reset_without_an_e_stop_keeps_driving() -> None:
 @pytest.mark.parametrize(("age", "reason"), [(0.59, None), (0.61, "stale_command")])
 def test_command_timeout(age: float, reason: str | None) -> None:
     guard = running()
-    guard.on_scan(100.0 + age, 100.0 + age)
+    guard.on_scan(open_scan(100.0 + age), 100.0 + age)
     verdict = guard.decide(100.0 + age)
     assert verdict.reason == reason
     assert verdict.velocity == (FORWARD if reason is None else Velocity())
@@ -113,7 +114,7 @@ def test_scan_timeout(age: float, reason: str | None) -> None:
 def test_a_command_from_old_data_is_old_when_it_comes() -> None:
     guard = running()
     guard.forget()
-    guard.on_scan(100.0, 100.0)
+    guard.on_scan(open_scan(100.0), 100.0)
     assert guard.on_policy_command(FORWARD, 99.0, 100.0)
     verdict = guard.decide(100.0)
     assert (verdict.reason, verdict.stamp) == ("stale_command", 99.0)
@@ -123,7 +124,7 @@ def test_a_frozen_scanner_that_repeats_its_stamp_is_stale() -> None:
     guard = running()
     for k in range(8):
         now = 100.0 + 0.1 * k
-        guard.on_scan(100.0, now)
+        guard.on_scan(open_scan(100.0), now)
         guard.on_policy_command(FORWARD, now, now)
         verdict = guard.decide(now)
     assert verdict.reason == "stale_scan"
@@ -131,7 +132,7 @@ def test_a_frozen_scanner_that_repeats_its_stamp_is_stale() -> None:
 
 def test_an_old_scan_that_comes_late_takes_nothing_away() -> None:
     guard = running()
-    guard.on_scan(99.0, 100.0)
+    guard.on_scan(open_scan(99.0), 100.0)
     assert guard.decide(100.0).velocity == FORWARD
 
 
@@ -156,7 +157,7 @@ def test_teleop_takes_over_and_hands_back() -> None:
     guard.on_teleop_command(Velocity(0.0, 0.4), 100.0)
     verdict = guard.decide(100.2)
     assert (verdict.source, verdict.velocity) == ("teleop", Velocity(0.0, 0.4))
-    guard.on_scan(100.4, 100.4)
+    guard.on_scan(open_scan(100.4), 100.4)
     guard.on_policy_command(FORWARD, 100.4, 100.4)
     verdict = guard.decide(100.4)
     assert (verdict.source, verdict.stamp) == ("teleop", 100.4)  # the policy's command is answered, by the person's
@@ -179,14 +180,14 @@ def test_teleop_commands_that_a_link_held_back_are_dropped_and_counted() -> None
 def test_a_teleop_command_counts_from_its_stamp_but_not_from_the_future(age: float, until: float) -> None:
     guard = running()
     assert guard.on_teleop_command(FORWARD, 100.0, 100.0 - age)
-    guard.on_scan(until, until)
+    guard.on_scan(open_scan(until), until)
     assert guard.decide(until - 0.01).source == "teleop"
     assert guard.decide(until + 0.01).source != "teleop"
 
 
 def test_lockstep_takes_teleop_by_arrival() -> None:
     guard = lockstep()
-    guard.on_scan(0.4, 0.4)
+    guard.on_scan(open_scan(0.4), 0.4)
     guard.on_policy_command(FORWARD, 0.4, 0.4)
     assert guard.on_teleop_command(Velocity(-0.3), 0.4, 1.7e9)
     assert guard.decide(0.4).source == "teleop"
@@ -200,7 +201,7 @@ def test_not_finite_is_dropped_and_counted(bad: float) -> None:
     assert not guard.on_policy_command(FORWARD, bad, 100.0)
     assert not guard.on_teleop_command(Velocity(bad, 0.0), 100.0)
     assert not guard.on_teleop_command(FORWARD, 100.0, bad)
-    assert not guard.on_scan(bad, 100.0)
+    assert not guard.on_scan(open_scan(bad), 100.0)
     assert guard.counts["dropped_not_finite"] == 6
     assert guard.decide(100.0).velocity == FORWARD
 
@@ -208,9 +209,9 @@ def test_not_finite_is_dropped_and_counted(bad: float) -> None:
 def test_future_stamps_are_dropped_and_prolong_nothing() -> None:
     guard = running()
     assert not guard.on_policy_command(Velocity(0.1), 100.3, 100.0)
-    assert not guard.on_scan(107.0, 100.0)
+    assert not guard.on_scan(open_scan(107.0), 100.0)
     assert guard.on_policy_command(FORWARD, 100.15, 100.0)  # within the tolerance
-    guard.on_scan(100.61, 100.61)
+    guard.on_scan(open_scan(100.61), 100.61)
     assert guard.decide(100.61).reason == "stale_command"  # its age counts from when it came
     assert guard.counts["dropped_future_command"] == guard.counts["dropped_future_scan"] == 1
 
@@ -227,7 +228,7 @@ def test_clock_jump_back_stops_until_new_data_come() -> None:
     verdict = guard.decide(3.0)
     assert (verdict.velocity, verdict.reason) == (Velocity(), "no_scan")
     assert guard.counts["clock_jumped_back"] == 1
-    guard.on_scan(3.0, 3.0)
+    guard.on_scan(open_scan(3.0), 3.0)
     assert guard.decide(3.0).reason == "no_command"
     assert guard.on_policy_command(FORWARD, 3.0, 3.0)
     assert guard.decide(3.1).velocity.linear == pytest.approx(0.25)
@@ -249,7 +250,7 @@ def test_a_clock_that_stands_stops_policy_and_person() -> None:
     assert guard.decide(100.0, 7.59).velocity == FORWARD
     verdict = guard.decide(100.0, 7.61)
     assert (verdict.velocity, verdict.reason) == (Velocity(), "clock_stopped")
-    guard.on_scan(100.0, 100.0)
+    guard.on_scan(open_scan(100.0), 100.0)
     guard.on_teleop_command(FORWARD, 100.0)
     guard.on_policy_command(FORWARD, 100.0, 100.0)
     verdict = guard.decide(100.0, 7.65)
@@ -262,7 +263,7 @@ def test_when_the_clock_runs_on_only_new_data_move_the_robot() -> None:
     guard.decide(100.0, 7.0)
     guard.decide(100.0, 8.0)
     assert guard.decide(100.4, 8.1).reason == "no_scan", "a command of before is young again by the clock"
-    guard.on_scan(100.4, 100.4)
+    guard.on_scan(open_scan(100.4), 100.4)
     assert guard.decide(100.4, 8.2).reason == "no_command"
     guard.on_policy_command(FORWARD, 100.4, 100.4)
     assert guard.decide(100.5, 8.3).velocity.linear == pytest.approx(0.25)
@@ -273,7 +274,7 @@ def test_a_clock_may_run_at_any_speed_that_lets_it_move_often(speed: float) -> N
     guard = Guard(CONTRACT)
     for tick in range(40):  # sim's: four times a control period
         now = 0.1 * tick
-        guard.on_scan(now, now)
+        guard.on_scan(open_scan(now), now)
         guard.on_policy_command(FORWARD, now, now)
         for part in range(5):
             verdict = guard.decide(now, (0.1 * tick + 0.02 * part) / speed)
@@ -295,7 +296,7 @@ def test_an_intervention_that_lasts_counts_once_and_again_when_it_returns() -> N
     for k in range(20):
         guard.decide(101.0 + 0.05 * k)
     assert guard.counts["stale_scan"] == 1
-    guard.on_scan(102.0, 102.0)
+    guard.on_scan(open_scan(102.0), 102.0)
     guard.on_policy_command(FORWARD, 102.0, 102.0)
     guard.decide(102.0)
     guard.decide(110.0)
@@ -311,7 +312,7 @@ def test_lockstep_answers_each_command_once_whatever_the_clock_says() -> None:
     guard = lockstep()
     clocks = [0.0, 0.0, 0.4, 1.2, 0.8, 2.0]  # /clock comes late, early, out of order
     for stamp, clock in zip(stamps, clocks, strict=True):
-        assert guard.on_scan(stamp, clock)
+        assert guard.on_scan(open_scan(stamp), clock)
         assert guard.on_policy_command(FORWARD, stamp, clock)
         verdict = guard.decide(clock)
         assert (verdict.velocity, verdict.source) == (FORWARD, "policy")  # 2.5 m/s^2 * 0.4 s reaches it at once
@@ -323,7 +324,7 @@ def test_lockstep_answers_each_command_once_whatever_the_clock_says() -> None:
 def test_lockstep_does_not_mind_a_world_that_waits() -> None:
     guard = lockstep()
     for k in range(3):
-        guard.on_scan(0.4 * k, 0.0)
+        guard.on_scan(open_scan(0.4 * k), 0.0)
         guard.on_policy_command(FORWARD, 0.4 * k, 0.0)
         assert guard.decide(0.0, 100.0 * k).velocity == FORWARD
 
@@ -333,7 +334,7 @@ def test_lockstep_ramp_over_control_periods() -> None:
     guard = Guard(dataclasses.replace(CONTRACT, limits=limits), GuardConfig(lockstep=True))
     speeds = []
     for k in range(4):
-        guard.on_scan(0.4 * k, 0.0)
+        guard.on_scan(open_scan(0.4 * k), 0.0)
         guard.on_policy_command(FORWARD, 0.4 * k, 0.0)
         speeds.append(guard.decide(0.0).velocity.linear)
         assert guard.decide(0.0).velocity.linear == speeds[-1]  # no time has passed
@@ -345,7 +346,7 @@ def test_lockstep_waits_for_the_scan_of_the_command() -> None:
     assert not guard.awaits_scan
     guard.on_policy_command(FORWARD, 0.0, 0.0)
     assert guard.awaits_scan
-    guard.on_scan(0.0, 0.0)
+    guard.on_scan(open_scan(0.0), 0.0)
     assert not guard.awaits_scan
     assert guard.decide(0.0).velocity == FORWARD
     guard.on_policy_command(FORWARD, 0.4, 0.4)
@@ -357,22 +358,22 @@ def test_lockstep_waits_for_the_scan_of_the_command() -> None:
 @pytest.mark.parametrize("scan_first", [True, False])
 def test_lockstep_world_that_begins_anew_at_zero(scan_first: bool) -> None:
     guard = lockstep()
-    guard.on_scan(8.0, 8.0)
+    guard.on_scan(open_scan(8.0), 8.0)
     guard.on_policy_command(Velocity(-0.3), 8.0, 8.0)
     guard.decide(8.0)
     if scan_first:
-        guard.on_scan(0.0, 8.0)
+        guard.on_scan(open_scan(0.0), 8.0)
     assert guard.on_policy_command(FORWARD, 0.0, 8.0)
     if not scan_first:
         assert guard.awaits_scan
-        guard.on_scan(0.0, 0.0)
+        guard.on_scan(open_scan(0.0), 0.0)
     assert guard.decide(0.0).velocity == FORWARD
     assert guard.counts == {"clock_jumped_back": 1}
 
 
 def test_lockstep_stop_when_the_scan_stays_out() -> None:
     guard = lockstep()
-    guard.on_scan(0.0, 0.0)
+    guard.on_scan(open_scan(0.0), 0.0)
     guard.on_policy_command(FORWARD, 0.0, 0.0)
     guard.decide(0.0)
     guard.on_policy_command(FORWARD, 0.8, 0.8)
@@ -402,7 +403,7 @@ STOPS = {
     "e_stop": lambda guard: guard.on_e_stop(True),
     "no_scan": lambda guard: setattr(guard, "_seen", None),
     "stale_scan": lambda guard: setattr(guard, "_seen", 90.0),
-    "stale_command": lambda guard: guard.forget() or guard.on_scan(100.0, 100.0),
+    "stale_command": lambda guard: guard.forget() or guard.on_scan(open_scan(100.0), 100.0),
     "clock_stopped": lambda guard: guard.decide(100.0, 0.0),
 }
 
@@ -421,7 +422,7 @@ def test_a_verdict_of_each_stop_says_what_it_kept_back(reason: str) -> None:
 
 def test_without_a_command_a_stop_answers_none() -> None:
     guard = Guard(CONTRACT)
-    guard.on_scan(0.0, 0.0)
+    guard.on_scan(open_scan(0.0), 0.0)
     verdict = guard.decide(0.0)
     assert (verdict.word, verdict.why, verdict.asked) == ("stopped", "no_command", Velocity())
 
@@ -429,7 +430,8 @@ def test_without_a_command_a_stop_answers_none() -> None:
 def test_every_stop_has_words_for_people() -> None:
     old = {rules.NO_SCAN, rules.STALE_SCAN, rules.NO_COMMAND, rules.STALE_COMMAND}
     of_arms = {rules.NO_JOINTS, rules.STALE_JOINTS}
-    assert set(REASONS) - of_arms == {rules.E_STOP, rules.CLOCK_STOPPED, *old} == {*STOPS, "no_command"}
+    of_bases = {rules.OBSTACLE, rules.BLIND}  # test_safety_clearance.py
+    assert set(REASONS) - of_arms - of_bases == {rules.E_STOP, rules.CLOCK_STOPPED, *old} == {*STOPS, "no_command"}
     assert of_arms <= set(REASONS)
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safety_support import open_scan
 
 from llmagent_ros.contract import load_contract
 from llmagent_ros.safety.guard import Guard, GuardConfig, Verdict
@@ -61,7 +62,7 @@ def feed(guard: Guard, ref: Reference, kind: str, velocity: Velocity, now: float
         if finite(velocity) and math.isfinite(stamp) and newest <= stamp <= time + tolerance:
             ref.policy.append((min(stamp, time), stamp))
     elif kind == "scan":
-        guard.on_scan(stamp, now)
+        guard.on_scan(open_scan(stamp), now)
         if math.isfinite(stamp) and stamp <= time + tolerance:
             ref.scan = max(-math.inf if ref.scan is None else ref.scan, min(stamp, time))
     elif kind == "teleop":
@@ -125,7 +126,7 @@ def test_lockstep_gives_one_output_a_command(steps: list[tuple[Velocity, float, 
     for k, (velocity, clock_error, has_scan) in enumerate(steps):
         stamp = PERIOD * k
         if has_scan:
-            guard.on_scan(stamp, stamp + clock_error)
+            guard.on_scan(open_scan(stamp), stamp + clock_error)
         accepted = guard.on_policy_command(velocity, stamp, stamp + clock_error)
         assert accepted == finite(velocity)
         if not accepted:

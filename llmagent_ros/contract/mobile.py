@@ -42,9 +42,16 @@ _ROUNDING = 1e-3  # m by which a footprint may stick out of its circle
 
 @dataclass(config=STRICT, frozen=True, kw_only=True)
 class ScanSensor(Sensor):
-    """The laser scanner, see `Sensor`."""
+    """The laser scanner, see `Sensor`.
+
+    Attributes:
+        x, y: where its centre is in the base frame, m. yaw: direction of its zero, degrees, counter-clockwise.
+    """
 
     topic: Topic = "scan"
+    x: Finite = 0.0
+    y: Finite = 0.0
+    yaw: Angle = 0.0
 
 
 @dataclass(config=STRICT, frozen=True, kw_only=True)

@@ -17,7 +17,7 @@ from std_srvs.srv import Trigger
 
 from llmagent_interfaces.msg import Verdict as VerdictMessage
 from llmagent_ros.contract import ArmContract, MobileContract, load_contract
-from llmagent_ros.messages import joints_from_message
+from llmagent_ros.messages import joints_from_message, scan_from_message
 from llmagent_ros.nodes import process, qos
 from llmagent_ros.nodes.base import Node
 from llmagent_ros.nodes.diagnostics import Diagnostics
@@ -134,7 +134,7 @@ class GuardNode(Node):
             self._decide(message.header.stamp)
 
     def _on_scan(self, message: LaserScan) -> None:
-        self._guard.on_scan(to_seconds(message.header.stamp), self._now())
+        self._guard.on_scan(scan_from_message(message), self._now())
         self._go_on()
 
     def _on_joints(self, message: JointState) -> None:

@@ -30,6 +30,8 @@ REASONS = {
     "no_command": "no command has come yet",
     "stale_command": "the command is too old: what it answers was seen too long ago",
     "clock_stopped": "the clock stands still",
+    "obstacle": "something that the scan has seen is in the way",
+    "blind": "the scanner does not see where it leads",
 }
 """What the guard's reasons for a stop mean."""
 _DRIVERS = {Source.POLICY: "the policy drove", Source.HUMAN: "a person drove", Source.SCRIPT: "a script drove"}

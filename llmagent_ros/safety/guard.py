@@ -10,16 +10,15 @@ from __future__ import annotations
 import math
 from collections import Counter
 from dataclasses import dataclass
-from typing import Annotated
 
-from pydantic import ConfigDict, Field
-from pydantic.dataclasses import dataclass as config_dataclass
-
-from llmagent_ros.contract import NotNegative, Positive, RobotContract
+from llmagent_ros.contract import RobotContract
+from llmagent_ros.geometry import is_blind
+from llmagent_ros.safety.config import GuardConfig
 from llmagent_ros.safety.reasons import (
     CLOCK_BACK,
     CLOCK_STOPPED,
     E_STOP,
+    EMPTY_SCAN,
     FUTURE_COMMAND,
     FUTURE_TELEOP,
     NO_COMMAND,
@@ -30,35 +29,10 @@ from llmagent_ros.safety.reasons import (
     TELEOP,
 )
 from llmagent_ros.safety.sense import sense_of
-from llmagent_ros.safety.shaping import JointShaper, make_shaper
-from llmagent_ros.types import Command, JointState, Verdict, VerdictSource
+from llmagent_ros.safety.shaping import JointShaper, Shaped, VelocityShaper, make_shaper
+from llmagent_ros.types import Command, JointState, LaserScan, Verdict, VerdictSource
 
-
-@config_dataclass(config=ConfigDict(extra="forbid"), frozen=True)
-class GuardConfig:
-    """How long things stay valid.
-
-    Attributes:
-        command_timeout: s after which a policy command is stale; None: 1.5 control periods of the contract.
-        teleop_timeout: s after the stamp of the last teleop command at which the policy has the robot again.
-        teleop_without_scan: whether a person may drive while the scan is missing or stale; an arm, while its joint
-            states are.
-        future_tolerance: s that a stamp may lie ahead of the clock; it never prolongs a command's life.
-        clock_timeout: s of steady time for which the clock may stand before the robot stops, since nothing gets old
-            by a clock that stands; None: 1.5 control periods of the contract. Not in lockstep.
-        clock_tolerance: s that the clock may step back without counting as a jump; time then stands still.
-        lockstep: the world waits for the command, so the time is the newest command's stamp and `now` is not used.
-        rate: Hz at which the node calls `decide` when no command comes; must be fast against the time-outs.
-    """
-
-    command_timeout: Positive | None = None
-    teleop_timeout: Positive = 0.5
-    teleop_without_scan: bool = False
-    future_tolerance: NotNegative = 0.2
-    clock_timeout: Positive | None = None
-    clock_tolerance: NotNegative = 0.05
-    lockstep: bool = False
-    rate: Annotated[float, Field(ge=10.0, le=1000.0)] = 20.0
+__all__ = ["Guard", "GuardConfig"]
 
 
 @dataclass(frozen=True)
@@ -81,7 +55,7 @@ class Guard:
         self.config = config or GuardConfig()
         self._period = contract.control_period
         self._sense = sense_of(contract)
-        self._shaper = make_shaper(contract, self._period if self.config.lockstep else 1.0 / self.config.rate)
+        self._shaper = make_shaper(contract, self.config)
         self._command_timeout = self.config.command_timeout or 1.5 * contract.control_period
         self._clock_timeout = self.config.clock_timeout or 1.5 * contract.control_period
         self._moved: tuple[float, float] | None = None  # the clock when it was last seen to move, and the steady time
@@ -179,9 +153,20 @@ class Guard:
             self._asked = command
         return True
 
-    def on_scan(self, stamp: float, now: float) -> bool:
-        """Notes that a scan was acquired at `stamp`; returns whether the stamp was believed."""
-        return self._see(stamp, now)
+    def on_scan(self, scan: LaserScan, now: float) -> bool:
+        """Takes a scan; returns whether it was believed.
+
+        One without any measurement is none, so that a scanner that sees nothing goes stale.
+        """
+        now = self._advance(now)
+        if not len(scan.ranges) or is_blind(scan):
+            return self._drop(EMPTY_SCAN)
+        newest = self._seen is None or scan.stamp >= self._seen or self.config.lockstep
+        if not self._see(scan.stamp, now):
+            return False
+        if newest and isinstance(self._shaper, VelocityShaper):
+            self._shaper.see(scan, min(scan.stamp, now))
+        return True
 
     def on_joints(self, state: JointState, now: float) -> bool:
         """Notes where an arm's joints were at the reading's stamp; returns whether it was believed.
@@ -241,7 +226,9 @@ class Guard:
         now = self._advance(now)
         stands = self._clock_stands(now, steady)
         target, source, reason = self._choose(now, stands)
-        command, limited = self._shape(target, now)
+        shaped = self._shape(target, now, checked=source != "teleop" or not self.config.teleop_override)
+        command, limited = shaped.command, shaped.limited
+        reason = reason or shaped.blocked
         active = frozenset(limited) | ({reason} if reason else set()) | ({TELEOP} if source == TELEOP else set())
         self._counts.update(active - self._active)
         self._active = active
@@ -253,7 +240,7 @@ class Guard:
 
     def stop(self) -> Command:
         """The command that stops the robot, for a node that ends."""
-        return self._shaper.stop()
+        return self._shaper.stop(self._now or 0.0)
 
     def _choose(self, now: float, stands: bool) -> tuple[Command | None, VerdictSource, str | None]:
         """What to follow, and whose it is; or None, and why the robot is to stop."""
@@ -276,13 +263,13 @@ class Guard:
             return None, "stop", STALE_COMMAND
         return self._policy.command, "policy", None
 
-    def _shape(self, target: Command | None, now: float) -> tuple[Command, tuple[str, ...]]:
-        """The command that goes out, and which limits changed the one that was chosen."""
+    def _shape(self, target: Command | None, now: float, *, checked: bool) -> Shaped:
+        """The command that goes out, and what changed the one that was chosen."""
         if self._blindness(now) is not None:
             self._shaper.lose_sight()
         if target is None:
-            return self._shaper.stop(), ()
-        return self._shaper.follow(target, self._elapsed(now))
+            return Shaped(self._shaper.stop(now))
+        return self._shaper.follow(target, self._elapsed(now), now, checked=checked)
 
     def _clock_stands(self, now: float, steady: float | None) -> bool:
         if self.config.lockstep or steady is None:

@@ -9,6 +9,9 @@ STALE_JOINTS = "stale_joint_states"
 NO_COMMAND = "no_command"
 STALE_COMMAND = "stale_command"
 CLOCK_STOPPED = "clock_stopped"
+# Why it stops a base or slows it down.
+OBSTACLE = "obstacle"
+BLIND = "blind"
 # Why an input was not taken.
 NOT_FINITE = "dropped_not_finite"
 OTHER_BODY = "dropped_for_another_body"
@@ -17,6 +20,7 @@ FUTURE_COMMAND = "dropped_future_command"
 OLD_COMMAND = "dropped_out_of_order_command"
 OLD_TELEOP = "dropped_old_teleop_command"
 FUTURE_TELEOP = "dropped_future_teleop_command"
+EMPTY_SCAN = "dropped_empty_scan"
 FUTURE_SCAN = "dropped_future_scan"
 FUTURE_JOINTS = "dropped_future_joint_states"
 # Other interventions.

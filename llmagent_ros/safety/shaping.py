@@ -4,13 +4,29 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Protocol
 
 from llmagent_ros.contract import ArmContract, JointLimits, Limits, MobileContract, RobotContract
+from llmagent_ros.safety.clearance import Clearance
+from llmagent_ros.safety.config import GuardConfig
 from llmagent_ros.safety.joints import clamp_target, ramp_joint
 from llmagent_ros.safety.limits import limit
 from llmagent_ros.safety.reasons import NOT_FINITE, OTHER_BODY, REPEATED
-from llmagent_ros.types import Command, JointTarget, Velocity
+from llmagent_ros.types import Command, JointTarget, LaserScan, Velocity
+
+
+@dataclass(frozen=True)
+class Shaped:
+    """A command that may go out.
+
+    Attributes:
+        limited: what kept it from the one that was chosen, sorted. blocked: why nothing of that one may go out.
+    """
+
+    command: Command
+    limited: tuple[str, ...] = ()
+    blocked: str | None = None
 
 
 class Shaper(Protocol):
@@ -23,10 +39,13 @@ class Shaper(Protocol):
     def refusal(self, command: Command) -> str | None:
         """Why a command cannot be one of this body; None when it can."""
 
-    def follow(self, target: Command, elapsed: float) -> tuple[Command, tuple[str, ...]]:
-        """The next command on the way to `target`, `elapsed` s after the last, and which limits changed it."""
+    def follow(self, target: Command, elapsed: float, now: float, *, checked: bool) -> Shaped:
+        """The next command on the way to `target`, `elapsed` s after the last, at `now` (s).
 
-    def stop(self) -> Command:
+        checked: whether the way must be free as well.
+        """
+
+    def stop(self, now: float) -> Command:
         """The command that stops the body, at once."""
 
     def lose_sight(self) -> None:
@@ -37,12 +56,16 @@ class Shaper(Protocol):
 
 
 class VelocityShaper:
-    """Velocities of a base: clamped to speeds, ramped from the last one by accelerations. It stops by a zero."""
+    """Velocities of a base: clamped to speeds, ramped from the last one by accelerations. It stops by a zero.
+
+    Args:
+        clearance: what of a velocity is free; None: nobody looks. It comes after the ramp, which never delays it.
+    """
 
     nothing = Velocity()
 
-    def __init__(self, limits: Limits) -> None:
-        self._limits = limits
+    def __init__(self, limits: Limits, clearance: Clearance | None = None) -> None:
+        self._limits, self._clearance = limits, clearance
         self._last = Velocity()
 
     def refusal(self, command: Command) -> str | None:
@@ -50,20 +73,40 @@ class VelocityShaper:
             return OTHER_BODY
         return None if math.isfinite(command.linear) and math.isfinite(command.angular) else NOT_FINITE
 
-    def follow(self, target: Command, elapsed: float) -> tuple[Command, tuple[str, ...]]:
-        assert isinstance(target, Velocity)
-        self._last, limited = limit(self._last, target, elapsed, self._limits)
-        return self._last, limited
+    def see(self, scan: LaserScan, stamp: float) -> None:
+        """Takes the newest scan. stamp: of its acquisition by the guard's time, s."""
+        if self._clearance is not None:
+            self._clearance.see(scan, stamp)
 
-    def stop(self) -> Command:
-        self._last = Velocity()
+    def follow(self, target: Command, elapsed: float, now: float, *, checked: bool) -> Shaped:
+        assert isinstance(target, Velocity)
+        wanted, limited = limit(self._last, target, elapsed, self._limits)
+        free, kept = wanted, None
+        if self._clearance is not None and checked:
+            free, kept = self._clearance.limit(wanted, now)
+        self._go(free, now)
+        if kept is None:
+            return Shaped(free, limited)
+        return Shaped(free, (*limited, kept)) if free != Velocity() else Shaped(free, blocked=kept)
+
+    def stop(self, now: float) -> Command:
+        self._go(Velocity(), now)
         return self._last
 
     def lose_sight(self) -> None:
-        """A base is commanded by speed, whatever is measured."""
+        """A base is commanded by speed, whatever is measured; only what is free is not known any more."""
+        if self._clearance is not None:
+            self._clearance.lose_sight()
 
     def forget(self) -> None:
         self._last = Velocity()
+        if self._clearance is not None:
+            self._clearance.forget()
+
+    def _go(self, velocity: Velocity, now: float) -> None:
+        self._last = velocity
+        if self._clearance is not None:
+            self._clearance.drive(velocity, now)
 
 
 class JointShaper:
@@ -100,7 +143,8 @@ class JointShaper:
             return REPEATED
         return None if all(map(math.isfinite, command.positions)) else NOT_FINITE
 
-    def follow(self, target: Command, elapsed: float) -> tuple[Command, tuple[str, ...]]:
+    def follow(self, target: Command, elapsed: float, now: float, *, checked: bool) -> Shaped:
+        """An arm's way is not checked."""
         assert isinstance(target, JointTarget)
         self._anchor(self._steps)  # a moving arm is behind its setpoint, but never as far as that
         changed: set[str] = set()
@@ -110,12 +154,12 @@ class JointShaper:
                 continue
             limits, setpoint = self.limits[name], self._setpoint[name]
             to, cut = clamp_target(wanted, self._measured.get(name), self._steps[name], limits)
-            now = ramp_joint(setpoint, before.get(name, 0.0), to, elapsed, limits)
-            self._setpoint[name], self._speed[name], kept = now
+            ramped = ramp_joint(setpoint, before.get(name, 0.0), to, elapsed, limits)
+            self._setpoint[name], self._speed[name], kept = ramped
             changed |= cut | kept
-        return self._command(max(elapsed, self._tick)), tuple(sorted(changed))
+        return Shaped(self._command(max(elapsed, self._tick)), tuple(sorted(changed)))
 
-    def stop(self) -> Command:
+    def stop(self, now: float) -> Command:
         self._anchor(self._tolerances)
         self._speed.clear()
         return self._command(self._tick)
@@ -138,10 +182,12 @@ class JointShaper:
         return JointTarget(joints, tuple(self._setpoint[name] for name in joints), duration)
 
 
-def make_shaper(contract: RobotContract, tick: float) -> VelocityShaper | JointShaper:
-    """That of a robot. tick: see `JointShaper`."""
+def make_shaper(contract: RobotContract, config: GuardConfig) -> VelocityShaper | JointShaper:
+    """That of a robot."""
+    hold = contract.control_period if config.lockstep else 1.0 / config.rate  # s for which a command acts
     if isinstance(contract, MobileContract):
-        return VelocityShaper(contract.limits)
+        clearance = Clearance(contract, config.clearance, hold) if config.checks_collisions else None
+        return VelocityShaper(contract.limits, clearance)
     assert isinstance(contract, ArmContract)
     steps = {name: contract.longest_step(name) for name in contract.joints}
-    return JointShaper(contract.limits, steps, contract.arm.tolerance, tick)
+    return JointShaper(contract.limits, steps, contract.arm.tolerance, hold)

@@ -1,0 +1,50 @@
+"""How the guard is configured."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import ConfigDict, Field
+from pydantic.dataclasses import dataclass
+
+from llmagent_ros.contract import NotNegative, Positive
+from llmagent_ros.safety.clearance import ClearanceConfig
+
+
+@dataclass(config=ConfigDict(extra="forbid"), frozen=True)
+class GuardConfig:
+    """How long things stay valid.
+
+    Attributes:
+        command_timeout: s after which a policy command is stale; None: 1.5 control periods of the contract.
+        teleop_timeout: s after the stamp of the last teleop command at which the policy has the robot again.
+        teleop_without_scan: whether a person may drive while the scan is missing or stale; an arm, while its joint
+            states are.
+        future_tolerance: s that a stamp may lie ahead of the clock; it never prolongs a command's life.
+        clock_timeout: s of steady time for which the clock may stand before the robot stops, since nothing gets old
+            by a clock that stands; None: 1.5 control periods of the contract. Not in lockstep.
+        collision_check: whether a base goes no faster than it can stop before what the scan has seen
+            (`safety.clearance`); None: in real time, and not in lockstep, where the simulated robot may bump and learns
+            from it.
+        teleop_override: whether a person may drive without that check.
+        clearance: how it sees the robot.
+        clock_tolerance: s that the clock may step back without counting as a jump; time then stands still.
+        lockstep: the world waits for the command, so the time is the newest command's stamp and `now` is not used.
+        rate: Hz at which the node calls `decide` when no command comes; must be fast against the time-outs.
+    """
+
+    command_timeout: Positive | None = None
+    teleop_timeout: Positive = 0.5
+    teleop_without_scan: bool = False
+    future_tolerance: NotNegative = 0.2
+    clock_timeout: Positive | None = None
+    collision_check: bool | None = None
+    teleop_override: bool = False
+    clearance: ClearanceConfig = Field(default_factory=ClearanceConfig)
+    clock_tolerance: NotNegative = 0.05
+    lockstep: bool = False
+    rate: Annotated[float, Field(ge=10.0, le=1000.0)] = 20.0
+
+    @property
+    def checks_collisions(self) -> bool:
+        return not self.lockstep if self.collision_check is None else self.collision_check
