@@ -9,18 +9,20 @@ from typing import Any
 import pytest
 from diagnostic_msgs.msg import DiagnosticArray
 from geometry_msgs.msg import TwistStamped
+from nav_msgs.msg import Odometry
 from rclpy.duration import Duration
 from ros_support import DEADLINE, Graph
 from rosgraph_msgs.msg import Clock
 from safety_support import open_scan
 from sensor_msgs.msg import LaserScan
-from std_msgs.msg import Bool
+from std_msgs.msg import Bool, String
 from std_srvs.srv import Trigger
 
 from llmagent_interfaces.msg import Verdict
 from llmagent_ros.contract import load_contract
 from llmagent_ros.nodes import qos
 from llmagent_ros.nodes.wire import reports, sensors, stamps
+from llmagent_ros.types import Odometry as Reading
 
 CONTRACT = load_contract("sim_diffdrive")
 
@@ -31,7 +33,7 @@ class Around:
     def __init__(self, graph: Graph, **parameters: Any) -> None:
         self.graph = graph
         self.time = 0.0  # of a /clock, s
-        self.process = graph.start("guard", **parameters)
+        self.process = graph.start("guard", **{"odom_check": False, **parameters})
         self.commands = graph.collect(TwistStamped, "/cmd_vel")
         self.scan = graph.publisher(LaserScan, "scan", qos.RELIABLE_SENSOR)
         self.policy = graph.publisher(TwistStamped, "cmd_vel_policy")
@@ -197,6 +199,45 @@ def test_a_dead_clock_stops_and_the_old_command_does_not_come_back(tmp_path: Pat
 
         graph.until(resume, "the clock does not run on")
         assert {m.twist.linear.x for m in around.commands} == {0.0}
+
+
+def test_what_must_live_and_a_dead_man(tmp_path: Path) -> None:
+    """The policy drives only with odometry and the heartbeat; a person only while the dead-man is held."""
+    with Graph(tmp_path) as graph:
+        around = Around(graph, mode="realtime", odom_check=True, heartbeats="['policy']", dead_man=True)
+        odometry = graph.publisher(Odometry, "odom", qos.RELIABLE_SENSOR)
+        heart = graph.publisher(String, "heartbeat", qos.SENSOR)
+        hand = graph.publisher(Bool, "teleop_enable", qos.SENSOR)
+        states: list[DiagnosticArray] = graph.collect(DiagnosticArray, "/diagnostics")
+
+        def keep(publisher: Any, linear: float, wanted: Any, problem: str, *, odom: bool, beat: bool) -> None:
+            def alive(speed: float) -> bool:
+                if odom:
+                    reading = Reading(around.now(), 0.0, 0.0, 0.0, 0.0, 0.0)
+                    odometry.publish(sensors.odometry_to_message(reading, "odom", "base_link"))
+                if beat:
+                    heart.publish(String(data="policy"))
+                return bool(wanted(speed))
+
+            around.keep(publisher, linear, alive, problem)
+
+        def reason() -> str:
+            return reports.values(states[-1].status[0])["reason"] if states else ""
+
+        keep(around.policy, 0.5, lambda _: reason() == "no_odom", "it drives without odometry", odom=False, beat=True)
+        keep(around.policy, 0.5, lambda v: v > 0.45, "the policy does not drive", odom=True, beat=True)
+        keep(around.policy, 0.5, lambda v: v == 0.0, "no heartbeat does not stop", odom=True, beat=False)
+        graph.until(lambda: reason() == "stale_heartbeat", "the reason is another")
+        keep(around.policy, 0.5, lambda v: v > 0.45, "the policy does not drive again", odom=True, beat=True)
+        keep(around.policy, 0.5, lambda v: v == 0.0, "no odometry does not stop", odom=False, beat=True)
+        graph.until(lambda: reason() == "stale_odom", "the reason is another")
+
+        def person(held: bool) -> Any:
+            return lambda v: hand.publish(Bool(data=held)) or v < -0.15
+
+        keep(around.person, -0.2, person(True), "the person does not drive", odom=False, beat=False)
+        hand.publish(Bool(data=False))
+        keep(around.person, -0.2, lambda v: v == 0.0, "letting go does not stop", odom=False, beat=False)
 
 
 def test_e_stop_is_latched_until_it_is_reset(tmp_path: Path) -> None:

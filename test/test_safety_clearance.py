@@ -149,11 +149,11 @@ def seeing(config: GuardConfig, points: np.ndarray) -> Guard:
 
 
 def test_the_guard_slows_down_then_stops_at_once_and_says_why() -> None:
-    guard = seeing(GuardConfig(), wall(0.17 + MARGIN + 0.05))
+    guard = seeing(GuardConfig(odom_check=False), wall(0.17 + MARGIN + 0.05))
     verdict = guard.decide(0.7)
     assert (verdict.word, verdict.why, verdict.source) == ("limited", "obstacle", "policy")
     assert 0.0 < verdict.velocity.linear < 0.3  # at once: by the limit of acceleration it would be 0.5
-    guard = seeing(GuardConfig(), wall(0.17 + MARGIN))
+    guard = seeing(GuardConfig(odom_check=False), wall(0.17 + MARGIN))
     verdict = guard.decide(0.7)
     assert (verdict.word, verdict.why, verdict.source) == ("stopped", "obstacle", "policy")
     assert (verdict.velocity, verdict.asked) == (Velocity(), AHEAD)
@@ -163,7 +163,7 @@ def test_the_guard_slows_down_then_stops_at_once_and_says_why() -> None:
 
 def test_it_holds_for_a_person_unless_they_may_override_it() -> None:
     for override in (False, True):
-        guard = seeing(GuardConfig(teleop_override=override), wall(0.17 + MARGIN))
+        guard = seeing(GuardConfig(teleop_override=override, odom_check=False), wall(0.17 + MARGIN))
         guard.on_teleop_command(AHEAD, 0.7)
         verdict = guard.decide(0.7)
         assert verdict.source == "teleop"
@@ -175,8 +175,8 @@ def test_it_holds_for_a_person_unless_they_may_override_it() -> None:
 @pytest.mark.parametrize(
     ("config", "checked"),
     [
-        (GuardConfig(), True),
-        (GuardConfig(collision_check=False), False),
+        (GuardConfig(odom_check=False), True),
+        (GuardConfig(collision_check=False, odom_check=False), False),
         (GuardConfig(lockstep=True), False),
         (GuardConfig(lockstep=True, collision_check=True), True),
     ],
@@ -189,7 +189,7 @@ def test_by_default_in_real_time_only(config: GuardConfig, checked: bool) -> Non
 
 @pytest.mark.parametrize("ranges", [[], [math.nan] * 36, [0.01] * 36, [9.0] * 36])
 def test_a_scan_that_measures_nothing_is_none(ranges: list[float]) -> None:
-    guard = seeing(GuardConfig(), np.zeros((0, 2)))
+    guard = seeing(GuardConfig(odom_check=False), np.zeros((0, 2)))
     for k in range(1, 8):
         now = 0.7 + 0.1 * k
         scan = dataclasses.replace(open_scan(now), ranges=np.array(ranges, np.float32))
@@ -232,7 +232,7 @@ def test_it_never_comes_nearer_than_the_margin(
     """A robot that follows at once, a scanner that sees only now and then, and any commands in any order."""
     points, pose = np.array(at), (0.0, 0.0, 0.0)
     assume(distance(contract, points, pose) >= MARGIN)
-    guard, nearest = Guard(contract, GuardConfig()), math.inf
+    guard, nearest = Guard(contract, GuardConfig(odom_check=False)), math.inf
     for tick in range(6 * len(asked)):
         now = tick * HOLD
         if tick % every == 0:
@@ -257,7 +257,7 @@ def test_one_that_brakes_as_its_limits_say_touches_nothing(
     """Both axes follow by the contract's accelerations only, 0.05 s late."""
     points, pose, limits = np.array(at), (0.0, 0.0, 0.0), contract.limits
     assume(distance(contract, points, pose) >= MARGIN)
-    guard, going, waiting = Guard(contract, GuardConfig()), Velocity(), Velocity()
+    guard, going, waiting = Guard(contract, GuardConfig(odom_check=False)), Velocity(), Velocity()
     for tick in range(6 * len(asked) + 10):
         now = tick * HOLD
         guard.on_scan(scanned(contract, points, pose, now), now)

@@ -18,9 +18,10 @@ from llmagent_ros.types import Velocity
 
 CONTRACT = load_contract("sim_diffdrive")  # 0.6 m/s, 1.6 rad/s, 2.5 m/s^2, 8 rad/s^2, period 0.4 s, scan 0.6 s
 FORWARD = Velocity(0.5, 0.0)
+PLAIN = GuardConfig(odom_check=False)
 
 
-def running(velocity: Velocity = FORWARD, now: float = 100.0, config: GuardConfig | None = None) -> Guard:
+def running(velocity: Velocity = FORWARD, now: float = 100.0, config: GuardConfig = PLAIN) -> Guard:
     """A guard that follows `velocity` at full speed at `now`."""
     guard = Guard(CONTRACT, config)
     for k in range(11):
@@ -33,7 +34,7 @@ def running(velocity: Velocity = FORWARD, now: float = 100.0, config: GuardConfi
 
 
 def test_ramp_by_hand() -> None:
-    guard = Guard(CONTRACT)
+    guard = Guard(CONTRACT, PLAIN)
     guard.on_scan(open_scan(0.0), 0.0)
     guard.on_policy_command(Velocity(0.5, -1.0), 0.0, 0.0)
     verdicts = [guard.decide(0.05 * k) for k in range(6)]
@@ -63,7 +64,7 @@ def test_speed_is_clamped_on_both_axes_and_counted() -> None:
 
 def test_a_pause_buys_no_more_than_one_period_of_acceleration() -> None:
     contract = dataclasses.replace(CONTRACT, limits=dataclasses.replace(CONTRACT.limits, linear_acceleration=0.5))
-    guard = Guard(contract)
+    guard = Guard(contract, PLAIN)
     guard.on_scan(open_scan(0.0), 0.0)
     guard.decide(0.0)
     guard.on_scan(open_scan(50.0), 50.0)
@@ -137,14 +138,14 @@ def test_an_old_scan_that_comes_late_takes_nothing_away() -> None:
 
 
 def test_never_a_scan_stops_policy_and_teleop() -> None:
-    guard = Guard(CONTRACT)
+    guard = Guard(CONTRACT, PLAIN)
     guard.on_policy_command(FORWARD, 1.0, 1.0)
     guard.on_teleop_command(FORWARD, 1.0)
     assert guard.decide(1.0).reason == "no_scan"
 
 
 def test_teleop_without_scan_only_where_configured() -> None:
-    guard = Guard(CONTRACT, GuardConfig(teleop_without_scan=True))
+    guard = Guard(CONTRACT, GuardConfig(teleop_without_scan=True, odom_check=False))
     guard.on_policy_command(FORWARD, 1.0, 1.0)
     assert guard.decide(1.0).reason == "no_scan"
     guard.on_teleop_command(FORWARD, 1.0)
@@ -271,7 +272,7 @@ def test_when_the_clock_runs_on_only_new_data_move_the_robot() -> None:
 
 @pytest.mark.parametrize("speed", [0.2, 1.0, 100.0])
 def test_a_clock_may_run_at_any_speed_that_lets_it_move_often(speed: float) -> None:
-    guard = Guard(CONTRACT)
+    guard = Guard(CONTRACT, PLAIN)
     for tick in range(40):  # sim's: four times a control period
         now = 0.1 * tick
         guard.on_scan(open_scan(now), now)
@@ -283,7 +284,7 @@ def test_a_clock_may_run_at_any_speed_that_lets_it_move_often(speed: float) -> N
 
 
 def test_clock_timeout_is_configurable_and_counts_from_the_first_look() -> None:
-    guard = Guard(CONTRACT, GuardConfig(clock_timeout=2.0))
+    guard = Guard(CONTRACT, GuardConfig(clock_timeout=2.0, odom_check=False))
     assert guard.decide(0.0, 50.0).reason == "no_scan"
     assert guard.decide(0.0, 51.9).reason == "no_scan"
     assert guard.decide(0.0, 52.1).reason == "clock_stopped"
@@ -421,7 +422,7 @@ def test_a_verdict_of_each_stop_says_what_it_kept_back(reason: str) -> None:
 
 
 def test_without_a_command_a_stop_answers_none() -> None:
-    guard = Guard(CONTRACT)
+    guard = Guard(CONTRACT, PLAIN)
     guard.on_scan(open_scan(0.0), 0.0)
     verdict = guard.decide(0.0)
     assert (verdict.word, verdict.why, verdict.asked) == ("stopped", "no_command", Velocity())
@@ -430,8 +431,9 @@ def test_without_a_command_a_stop_answers_none() -> None:
 def test_every_stop_has_words_for_people() -> None:
     old = {rules.NO_SCAN, rules.STALE_SCAN, rules.NO_COMMAND, rules.STALE_COMMAND}
     of_arms = {rules.NO_JOINTS, rules.STALE_JOINTS}
-    of_bases = {rules.OBSTACLE, rules.BLIND}  # test_safety_clearance.py
-    assert set(REASONS) - of_arms - of_bases == {rules.E_STOP, rules.CLOCK_STOPPED, *old} == {*STOPS, "no_command"}
+    elsewhere = {rules.OBSTACLE, rules.BLIND}  # test_safety_clearance.py
+    elsewhere |= {rules.NO_ODOM, rules.STALE_ODOM, rules.NO_HEARTBEAT, rules.STALE_HEARTBEAT}  # test_safety_vitals.py
+    assert set(REASONS) - of_arms - elsewhere == {rules.E_STOP, rules.CLOCK_STOPPED, *old} == {*STOPS, "no_command"}
     assert of_arms <= set(REASONS)
 
 

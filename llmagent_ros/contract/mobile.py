@@ -144,12 +144,14 @@ class ActionCommand:
 
 @dataclass(config=STRICT, frozen=True)
 class Limits:
-    """What the guard lets through: m/s, rad/s, m/s^2, rad/s^2."""
+    """What the guard lets through: m/s, rad/s, m/s^2, rad/s^2; of speeding up m/s^3, rad/s^3, None: any."""
 
     linear: Positive
     angular: Positive
     linear_acceleration: Positive
     angular_acceleration: Positive
+    linear_jerk: Positive | None = None
+    angular_jerk: Positive | None = None
 
 
 @dataclass(config=STRICT, frozen=True)

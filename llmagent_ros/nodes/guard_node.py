@@ -7,20 +7,22 @@ from typing import Annotated, Any, Literal
 
 from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticStatus
+from nav_msgs.msg import Odometry
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 from rclpy.clock import Clock, ClockType
 from rclpy.duration import Duration
-from sensor_msgs.msg import JointState, LaserScan
-from std_msgs.msg import Bool
+from sensor_msgs.msg import JointState, Joy, LaserScan
+from std_msgs.msg import Bool, String
 from std_srvs.srv import Trigger
 
 from llmagent_interfaces.msg import Verdict as VerdictMessage
 from llmagent_ros.contract import ArmContract, MobileContract, load_contract
-from llmagent_ros.messages import joints_from_message, scan_from_message
+from llmagent_ros.messages import joints_from_message, odometry_from_message, scan_from_message
 from llmagent_ros.nodes import process, qos
 from llmagent_ros.nodes.base import Node
 from llmagent_ros.nodes.diagnostics import Diagnostics
+from llmagent_ros.nodes.heartbeat import HEARTBEAT
 from llmagent_ros.nodes.parameters import parameters
 from llmagent_ros.nodes.wire.commands import command_topics, refuse_unstamped
 from llmagent_ros.nodes.wire.reports import COUNT
@@ -41,15 +43,19 @@ class GuardNodeConfig(GuardConfig):
         robot: contract in config/robots, or a path.
         mode: lockstep: one output for each policy command, the world waits for it. realtime: outputs also in between.
         scan_wait: s of wall time that a command waits in lockstep for the scan (joint states) of its stamp.
+        dead_man_button: with `dead_man`, the button of `joy` that is held; -1: it is the Bool on `teleop_enable`.
     """
 
     robot: str = "sim_diffdrive"
     mode: Literal["lockstep", "realtime"] = "realtime"
     scan_wait: Annotated[float, Field(gt=0, le=10)] = 0.2
+    dead_man_button: Annotated[int, Field(ge=-1, le=255)] = -1
 
 
 class GuardNode(Node):
     """Subscribes cmd_vel_policy, cmd_vel_teleop, e_stop and the contract's scan; service ~/reset_e_stop.
+
+    In real time the contract's odometry; as configured heartbeat, and teleop_enable or joy.
 
     Publishes the contract's command. Of an arm: cmd_joint_policy, cmd_joint_teleop and its joint states.
 
@@ -91,6 +97,7 @@ class GuardNode(Node):
         for profile in (qos.SENSOR, qos.LATEST):
             self.create_subscription(Bool, "e_stop", self._on_e_stop, profile)
         self._subscribe_sense()
+        self._subscribe_vitals()
         self.create_subscription(topics.kind, topics.policy, self._on_policy_command, qos.COMMAND)
         self.create_subscription(topics.kind, topics.teleop, self._on_teleop_command, qos.COMMAND)
         self.create_service(Trigger, "~/reset_e_stop", self._on_reset)
@@ -107,6 +114,20 @@ class GuardNode(Node):
             joints = contract.sensors.joints
             profile = qos.RELIABLE_SENSOR if lockstep else qos.of(joints.qos)
             self.create_subscription(JointState, joints.topic, self._on_joints, profile)
+
+    def _subscribe_vitals(self) -> None:
+        """What must keep coming, where the configuration says so."""
+        contract, config = self._contract, self._config
+        if isinstance(contract, MobileContract) and config.watches_odometry:
+            odom = contract.sensors.odom
+            profile = qos.RELIABLE_SENSOR if config.lockstep else qos.of(odom.qos)
+            self.create_subscription(Odometry, odom.topic, self._on_odometry, profile)
+        if config.heartbeats:
+            self.create_subscription(String, HEARTBEAT, self._on_heartbeat, qos.SENSOR)
+        if config.dead_man and config.dead_man_button < 0:
+            self.create_subscription(Bool, "teleop_enable", self._on_enable, qos.SENSOR)
+        elif config.dead_man:
+            self.create_subscription(Joy, "joy", self._on_joy, qos.SENSOR)
 
     # --- what comes in ---------------------------------------------------------------------------
 
@@ -140,6 +161,24 @@ class GuardNode(Node):
     def _on_joints(self, message: JointState) -> None:
         self._guard.on_joints(joints_from_message(message), self._now())
         self._go_on()
+
+    def _on_odometry(self, message: Odometry) -> None:
+        self._guard.on_odometry(odometry_from_message(message), self._now())
+
+    def _on_heartbeat(self, message: String) -> None:
+        self._guard.on_heartbeat(message.data, time.monotonic())
+
+    def _on_enable(self, message: Bool) -> None:
+        self._on_dead_man(message.data)
+
+    def _on_joy(self, message: Joy) -> None:
+        button = self._config.dead_man_button
+        self._on_dead_man(button < len(message.buttons) and message.buttons[button] > 0)
+
+    def _on_dead_man(self, held: bool) -> None:
+        self._guard.on_dead_man(held, time.monotonic())
+        if not held and self._verdict is not None and self._verdict.source == "teleop" and not self._config.lockstep:
+            self._decide()
 
     def _go_on(self) -> None:
         if self._deadline is not None and not self._guard.awaits_scan:

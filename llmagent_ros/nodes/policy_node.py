@@ -29,6 +29,7 @@ from llmagent_ros.nodes.base import ManagedNode
 from llmagent_ros.nodes.diagnostics import Diagnostics
 from llmagent_ros.nodes.driver import Driver
 from llmagent_ros.nodes.goals import Goal, GoalServer
+from llmagent_ros.nodes.heartbeat import Heartbeat
 from llmagent_ros.nodes.parameters import parameters
 from llmagent_ros.nodes.policy_outputs import PolicyOutputs
 from llmagent_ros.nodes.retrieval import Retrieval, Retrieved
@@ -112,6 +113,7 @@ class PolicyNode(ManagedNode):
     def _make_topics(self) -> None:
         self._outputs = PolicyOutputs(self, self._contract, exact=self._config.stepwise)
         self._diagnostics = Diagnostics(self)
+        self._heartbeat = Heartbeat(self, lambda: self._active)
         self.create_subscription(Scene, "scene", self._on_scene, qos.COMMAND)
         self.create_subscription(Outcome, self._contract.reward.outcome_topic, self._on_outcome, qos.OUTCOME)
         self.create_subscription(Adapter, "adapter", self._adapter.on_message, qos.LATEST)

@@ -18,6 +18,7 @@ from llmagent_ros.contract import load_mobile_contract
 from llmagent_ros.errors import ConfigError
 from llmagent_ros.nodes import process, qos
 from llmagent_ros.nodes.base import Node
+from llmagent_ros.nodes.heartbeat import Heartbeat
 from llmagent_ros.nodes.parameters import parameters
 from llmagent_ros.nodes.terminal import open_terminal
 from llmagent_ros.teleop.joystick import JoystickConfig, JoystickTeleop
@@ -47,6 +48,8 @@ class TeleopNodeConfig:
 class TeleopNode(Node):
     """Subscribes joy; publishes cmd_vel_teleop while somebody drives, and e_stop (latched) when it changes.
 
+    teleop_enable says whether a key or the dead-man is held, for a guard that asks for it; heartbeat, that it lives.
+
     When key or dead-man are released, one zero is sent and then nothing: the guard gives the robot back to the policy.
     Keys go before the joystick.
     """
@@ -61,6 +64,8 @@ class TeleopNode(Node):
         self._driving = self._pressed = self._told = False
         self._command_publisher = self.create_publisher(TwistStamped, "cmd_vel_teleop", qos.COMMAND)
         self._e_stop_publisher = self.create_publisher(Bool, "e_stop", qos.LATEST)
+        self._enable_publisher = self.create_publisher(Bool, "teleop_enable", qos.SENSOR)
+        self._heartbeat = Heartbeat(self)
         self._reset_client = self.create_client(Trigger, "guard/reset_e_stop")
         self.create_subscription(Joy, "joy", self._on_joy, qos.SENSOR)
         self.create_timer(1.0 / self._config.rate, self._tick, clock=Clock(clock_type=ClockType.STEADY_TIME))
@@ -84,9 +89,11 @@ class TeleopNode(Node):
         self._read_keys(now)
         velocity = self._keys.velocity(now) or self._joystick.velocity(now)
         if velocity is not None:
+            self._enable_publisher.publish(Bool(data=True))  # before the command that it lets pass
             self._publish(velocity)
         elif self._driving:
             self._publish(Velocity())
+            self._enable_publisher.publish(Bool(data=False))
         self._driving = velocity is not None
 
     def _read_keys(self, now: float) -> None:

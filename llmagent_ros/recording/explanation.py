@@ -30,6 +30,10 @@ REASONS = {
     "no_command": "no command has come yet",
     "stale_command": "the command is too old: what it answers was seen too long ago",
     "clock_stopped": "the clock stands still",
+    "no_odom": "no odometry has come yet",
+    "stale_odom": "the last odometry is too old",
+    "no_heartbeat": "a machine that must say that it lives has never done so",
+    "stale_heartbeat": "a machine that must say that it lives has fallen silent",
     "obstacle": "something that the scan has seen is in the way",
     "blind": "the scanner does not see where it leads",
 }

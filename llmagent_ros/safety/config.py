@@ -28,6 +28,12 @@ class GuardConfig:
             from it.
         teleop_override: whether a person may drive without that check.
         clearance: how it sees the robot.
+        odom_check: whether the policy may drive only while odometry comes, of a base; None: in real time.
+        heartbeats: who must say all the time that they live for the policy to drive: of "policy", "teleop", or whoever
+            else publishes their name on `heartbeat`.
+        heartbeat_timeout: s of steady time after a heartbeat at which the next one is missed.
+        dead_man: whether a person's command counts only while a dead-man is held, and said to be within
+            `teleop_timeout`.
         clock_tolerance: s that the clock may step back without counting as a jump; time then stands still.
         lockstep: the world waits for the command, so the time is the newest command's stamp and `now` is not used.
         rate: Hz at which the node calls `decide` when no command comes; must be fast against the time-outs.
@@ -41,6 +47,10 @@ class GuardConfig:
     collision_check: bool | None = None
     teleop_override: bool = False
     clearance: ClearanceConfig = Field(default_factory=ClearanceConfig)
+    odom_check: bool | None = None
+    heartbeats: tuple[Annotated[str, Field(min_length=1, max_length=60)], ...] = ()
+    heartbeat_timeout: Positive = 0.5
+    dead_man: bool = False
     clock_tolerance: NotNegative = 0.05
     lockstep: bool = False
     rate: Annotated[float, Field(ge=10.0, le=1000.0)] = 20.0
@@ -48,3 +58,7 @@ class GuardConfig:
     @property
     def checks_collisions(self) -> bool:
         return not self.lockstep if self.collision_check is None else self.collision_check
+
+    @property
+    def watches_odometry(self) -> bool:
+        return not self.lockstep if self.odom_check is None else self.odom_check

@@ -17,9 +17,11 @@ from llmagent_ros.safety.config import GuardConfig
 from llmagent_ros.safety.reasons import (
     CLOCK_BACK,
     CLOCK_STOPPED,
+    DEAD_MAN,
     E_STOP,
     EMPTY_SCAN,
     FUTURE_COMMAND,
+    FUTURE_ODOM,
     FUTURE_TELEOP,
     NO_COMMAND,
     NOT_FINITE,
@@ -30,7 +32,8 @@ from llmagent_ros.safety.reasons import (
 )
 from llmagent_ros.safety.sense import sense_of
 from llmagent_ros.safety.shaping import JointShaper, Shaped, VelocityShaper, make_shaper
-from llmagent_ros.types import Command, JointState, LaserScan, Verdict, VerdictSource
+from llmagent_ros.safety.vitals import Vitals
+from llmagent_ros.types import Command, JointState, LaserScan, Odometry, Verdict, VerdictSource
 
 __all__ = ["Guard", "GuardConfig"]
 
@@ -45,8 +48,9 @@ class Guard:
     """Chooses between policy, person and stop, and keeps what passes within the limits.
 
     In order: a latched e-stop; a fresh teleop command; a fresh policy command. Both commands need a fresh scan (of an
-    arm: fresh joint states). Whatever is missing, stale, in the future or not a number ends in a stop. A stop is
-    immediate: the acceleration limit never slows it. Commands ramp from what was published last.
+    arm: fresh joint states), the policy's what else it must have (`safety.vitals`). Whatever is missing, stale, in the
+    future or not a number ends in a stop. A stop is immediate: the acceleration limit never slows it. Commands ramp
+    from what was published last.
 
     Every method may be called in any order and at any time; call them from one thread.
     """
@@ -55,6 +59,7 @@ class Guard:
         self.config = config or GuardConfig()
         self._period = contract.control_period
         self._sense = sense_of(contract)
+        self._vitals = Vitals(contract, self.config)
         self._shaper = make_shaper(contract, self.config)
         self._command_timeout = self.config.command_timeout or 1.5 * contract.control_period
         self._clock_timeout = self.config.clock_timeout or 1.5 * contract.control_period
@@ -104,6 +109,7 @@ class Guard:
 
     def _lose_sight(self) -> None:
         self._seen = None
+        self._vitals.lose_odometry()
         self._shaper.lose_sight()
 
     def on_policy_command(self, command: Command, stamp: float, now: float) -> bool:
@@ -168,6 +174,25 @@ class Guard:
             self._shaper.see(scan, min(scan.stamp, now))
         return True
 
+    def on_odometry(self, odometry: Odometry, now: float) -> bool:
+        """Notes that a base knows where it is; returns whether the reading was believed."""
+        now = self._advance(now)
+        values = odometry.stamp, odometry.x, odometry.y, odometry.yaw, odometry.linear, odometry.angular
+        if not all(map(math.isfinite, values)):
+            return self._drop(NOT_FINITE)
+        if odometry.stamp > now + self.config.future_tolerance and not self.config.lockstep:
+            return self._drop(FUTURE_ODOM)
+        self._vitals.on_odometry(odometry.stamp if self.config.lockstep else min(odometry.stamp, now))
+        return True
+
+    def on_heartbeat(self, name: str, steady: float) -> None:
+        """Somebody says that they live. steady: when it came, s of the clock that `decide` is given."""
+        self._vitals.on_heartbeat(name, steady)
+
+    def on_dead_man(self, held: bool, steady: float) -> None:
+        """A person holds the dead-man, or has let it go. steady: as for `on_heartbeat`."""
+        self._vitals.on_dead_man(held, steady)
+
     def on_joints(self, state: JointState, now: float) -> bool:
         """Notes where an arm's joints were at the reading's stamp; returns whether it was believed.
 
@@ -221,11 +246,12 @@ class Guard:
         """The command to publish now. Call it after each accepted command and by a timer in between.
 
         Args:
-            now: s. steady: s of a clock that cannot stop or jump; None: `now` is trusted to run. Unused in lockstep.
+            now: s. steady: s of a clock that cannot stop or jump; None: `now` is trusted to run. In lockstep it serves
+                heartbeats and dead-man only.
         """
         now = self._advance(now)
         stands = self._clock_stands(now, steady)
-        target, source, reason = self._choose(now, stands)
+        target, source, reason = self._choose(now, stands, now if steady is None else steady)
         shaped = self._shape(target, now, checked=source != "teleop" or not self.config.teleop_override)
         command, limited = shaped.command, shaped.limited
         reason = reason or shaped.blocked
@@ -242,7 +268,7 @@ class Guard:
         """The command that stops the robot, for a node that ends."""
         return self._shaper.stop(self._now or 0.0)
 
-    def _choose(self, now: float, stands: bool) -> tuple[Command | None, VerdictSource, str | None]:
+    def _choose(self, now: float, stands: bool, steady: float) -> tuple[Command | None, VerdictSource, str | None]:
         """What to follow, and whose it is; or None, and why the robot is to stop."""
         if stands:  # what came before must not move the robot when the clock runs again
             self._policy = self._teleop = None
@@ -252,16 +278,26 @@ class Guard:
         if stands:
             return None, "stop", CLOCK_STOPPED
         blind = self._blindness(now)
-        may_teleop = blind is None or self.config.teleop_without_scan
-        if may_teleop and self._teleop is not None and now - self._teleop.valid_from <= self.config.teleop_timeout:
+        if self._person_drives(now, steady) and (blind is None or self.config.teleop_without_scan):
+            assert self._teleop is not None
             return self._teleop.command, "teleop", None
-        if blind is not None:
-            return None, "stop", blind
+        lacking = blind or self._vitals.problem(now, steady)
+        if lacking is not None:
+            return None, "stop", lacking
         if self._policy is None:
             return None, "stop", NO_COMMAND
         if now - self._policy.valid_from > self._command_timeout:
             return None, "stop", STALE_COMMAND
         return self._policy.command, "policy", None
+
+    def _person_drives(self, now: float, steady: float) -> bool:
+        if self._teleop is None or now - self._teleop.valid_from > self.config.teleop_timeout:
+            return False
+        if not self._vitals.holds(steady):
+            self._counts[DEAD_MAN] += 1
+            self._teleop = None  # held again later, it must not come back
+            return False
+        return True
 
     def _shape(self, target: Command | None, now: float, *, checked: bool) -> Shaped:
         """The command that goes out, and what changed the one that was chosen."""

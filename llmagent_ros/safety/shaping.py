@@ -11,7 +11,7 @@ from llmagent_ros.contract import ArmContract, JointLimits, Limits, MobileContra
 from llmagent_ros.safety.clearance import Clearance
 from llmagent_ros.safety.config import GuardConfig
 from llmagent_ros.safety.joints import clamp_target, ramp_joint
-from llmagent_ros.safety.limits import limit
+from llmagent_ros.safety.limits import Moving, limit
 from llmagent_ros.safety.reasons import NOT_FINITE, OTHER_BODY, REPEATED
 from llmagent_ros.types import Command, JointTarget, LaserScan, Velocity
 
@@ -56,7 +56,7 @@ class Shaper(Protocol):
 
 
 class VelocityShaper:
-    """Velocities of a base: clamped to speeds, ramped from the last one by accelerations. It stops by a zero.
+    """Velocities of a base: clamped to speeds, ramped from the last one by accelerations and jerks. It stops by a zero.
 
     Args:
         clearance: what of a velocity is free; None: nobody looks. It comes after the ramp, which never delays it.
@@ -66,7 +66,7 @@ class VelocityShaper:
 
     def __init__(self, limits: Limits, clearance: Clearance | None = None) -> None:
         self._limits, self._clearance = limits, clearance
-        self._last = Velocity()
+        self._last = Moving()
 
     def refusal(self, command: Command) -> str | None:
         if not isinstance(command, Velocity):
@@ -80,18 +80,18 @@ class VelocityShaper:
 
     def follow(self, target: Command, elapsed: float, now: float, *, checked: bool) -> Shaped:
         assert isinstance(target, Velocity)
-        wanted, limited = limit(self._last, target, elapsed, self._limits)
-        free, kept = wanted, None
+        going, limited = limit(self._last, target, elapsed, self._limits)
+        free, kept = going.velocity, None
         if self._clearance is not None and checked:
-            free, kept = self._clearance.limit(wanted, now)
-        self._go(free, now)
+            free, kept = self._clearance.limit(going.velocity, now)
+        self._go(going if kept is None else Moving(free), now)
         if kept is None:
             return Shaped(free, limited)
         return Shaped(free, (*limited, kept)) if free != Velocity() else Shaped(free, blocked=kept)
 
     def stop(self, now: float) -> Command:
-        self._go(Velocity(), now)
-        return self._last
+        self._go(Moving(), now)
+        return self._last.velocity
 
     def lose_sight(self) -> None:
         """A base is commanded by speed, whatever is measured; only what is free is not known any more."""
@@ -99,14 +99,14 @@ class VelocityShaper:
             self._clearance.lose_sight()
 
     def forget(self) -> None:
-        self._last = Velocity()
+        self._last = Moving()
         if self._clearance is not None:
             self._clearance.forget()
 
-    def _go(self, velocity: Velocity, now: float) -> None:
-        self._last = velocity
+    def _go(self, going: Moving, now: float) -> None:
+        self._last = going
         if self._clearance is not None:
-            self._clearance.drive(velocity, now)
+            self._clearance.drive(going.velocity, now)
 
 
 class JointShaper:
