@@ -241,7 +241,7 @@ class JointTarget:
 
 
 Command = Velocity | JointTarget
-VerdictSource = Literal["policy", "teleop", "stop"]
+VerdictSource = Literal["policy", "teleop", "fallback", "stop"]
 
 
 @dataclass(frozen=True)
@@ -250,7 +250,8 @@ class Verdict:
 
     Attributes:
         command: within the contract's limits, always finite.
-        source: whose command it follows, or whose is stopped by what is in its way; "stop" when it follows nobody's.
+        source: whose command it follows, or whose is stopped by what is in its way; "fallback" when it follows the
+            clearances in place of the policy, "stop" when it follows nobody's.
         reason: why the guard stopped, None when it did not.
         limited: which limits ("speed", "acceleration", of a joint "position", "step" too) or what of the scan
             ("obstacle", "blind") changed the command.

@@ -18,7 +18,7 @@ from sensor_msgs.msg import LaserScan
 from std_msgs.msg import Bool, String
 from std_srvs.srv import Trigger
 
-from llmagent_interfaces.msg import Verdict
+from llmagent_interfaces.msg import Decision, Verdict
 from llmagent_ros.contract import load_contract
 from llmagent_ros.nodes import qos
 from llmagent_ros.nodes.wire import reports, sensors, stamps
@@ -199,6 +199,36 @@ def test_a_dead_clock_stops_and_the_old_command_does_not_come_back(tmp_path: Pat
 
         graph.until(resume, "the clock does not run on")
         assert {m.twist.linear.x for m in around.commands} == {0.0}
+
+
+def test_the_fallback_drives_when_the_policy_is_unsure_or_silent_and_says_so(tmp_path: Path) -> None:
+    with Graph(tmp_path) as graph:
+        asked = {"fallback": "follow_clearances", "follow__time": 1.0, "unsure_above": 0.5}
+        around = Around(graph, mode="realtime", **asked)
+        decisions = graph.publisher(Decision, "decision", qos.DECISION)
+        states: list[DiagnosticArray] = graph.collect(DiagnosticArray, "/diagnostics")
+
+        def said() -> dict[str, str]:
+            return reports.values(states[-1].status[0]) if states else {}
+
+        around.keep(around.policy, 0.5, lambda v: v > 0.45, "the policy does not drive")
+
+        def unsure() -> bool:
+            now = around.now()
+            around.see(now)
+            around.say(around.policy, 0.5, now)
+            decisions.publish(Decision(header=stamps.header(now), probabilities=[0.5, 0.5]))
+            return said().get("source") == "fallback"
+
+        graph.until(unsure, "an unsure policy drives")
+
+        def silent() -> bool:
+            around.see(around.now())
+            return said().get("reason") == "stale_command"
+
+        graph.until(silent, "the fallback does not end")
+        assert around.commands[-1].twist.linear.x == 0.0
+        assert reports.guard_counts(said())["fallback"] >= 1
 
 
 def test_what_must_live_and_a_dead_man(tmp_path: Path) -> None:

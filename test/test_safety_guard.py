@@ -433,6 +433,7 @@ def test_every_stop_has_words_for_people() -> None:
     of_arms = {rules.NO_JOINTS, rules.STALE_JOINTS}
     elsewhere = {rules.OBSTACLE, rules.BLIND}  # test_safety_clearance.py
     elsewhere |= {rules.NO_ODOM, rules.STALE_ODOM, rules.NO_HEARTBEAT, rules.STALE_HEARTBEAT}  # test_safety_vitals.py
+    elsewhere |= {rules.UNSURE}  # test_safety_fallback.py
     assert set(REASONS) - of_arms - elsewhere == {rules.E_STOP, rules.CLOCK_STOPPED, *old} == {*STOPS, "no_command"}
     assert of_arms <= set(REASONS)
 

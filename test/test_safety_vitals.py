@@ -57,10 +57,14 @@ def test_it_is_said_and_counted_by_its_name() -> None:
     assert guard.counts == {"acceleration": 1, "jerk": 1}
 
 
-velocities = st.builds(Velocity, st.floats(-0.6, 0.6), st.floats(-1.6, 1.6))
+def rounded(low: float, high: float) -> st.SearchStrategy[float]:
+    return st.floats(low, high).map(lambda value: round(value, 3))
 
 
-@given(st.lists(st.tuples(velocities, st.floats(0.0, 0.4)), min_size=1, max_size=20))
+velocities = st.builds(Velocity, rounded(-0.6, 0.6), rounded(-1.6, 1.6))
+
+
+@given(st.lists(st.tuples(velocities, rounded(0.0, 0.4)), min_size=1, max_size=20))
 def test_jerk_bounds_what_grows_and_delays_nothing_that_shrinks(steps: list[tuple[Velocity, float]]) -> None:
     last = Moving()
     for target, elapsed in steps:

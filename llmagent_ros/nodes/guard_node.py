@@ -16,6 +16,7 @@ from sensor_msgs.msg import JointState, Joy, LaserScan
 from std_msgs.msg import Bool, String
 from std_srvs.srv import Trigger
 
+from llmagent_interfaces.msg import Decision
 from llmagent_interfaces.msg import Verdict as VerdictMessage
 from llmagent_ros.contract import ArmContract, MobileContract, load_contract
 from llmagent_ros.messages import joints_from_message, odometry_from_message, scan_from_message
@@ -28,6 +29,7 @@ from llmagent_ros.nodes.wire.commands import command_topics, refuse_unstamped
 from llmagent_ros.nodes.wire.reports import COUNT
 from llmagent_ros.nodes.wire.stamps import to_seconds
 from llmagent_ros.nodes.wire.verdicts import verdict_to_message
+from llmagent_ros.safety.fallback import uncertainty
 from llmagent_ros.safety.guard import Guard, GuardConfig
 from llmagent_ros.types import Command, JointTarget, Verdict
 
@@ -55,7 +57,7 @@ class GuardNodeConfig(GuardConfig):
 class GuardNode(Node):
     """Subscribes cmd_vel_policy, cmd_vel_teleop, e_stop and the contract's scan; service ~/reset_e_stop.
 
-    In real time the contract's odometry; as configured heartbeat, and teleop_enable or joy.
+    In real time the contract's odometry; as configured decision, heartbeat, and teleop_enable or joy.
 
     Publishes the contract's command. Of an arm: cmd_joint_policy, cmd_joint_teleop and its joint states.
 
@@ -122,6 +124,8 @@ class GuardNode(Node):
             odom = contract.sensors.odom
             profile = qos.RELIABLE_SENSOR if config.lockstep else qos.of(odom.qos)
             self.create_subscription(Odometry, odom.topic, self._on_odometry, profile)
+        if config.unsure_above is not None:
+            self.create_subscription(Decision, "decision", self._on_decision, qos.COMMAND)
         if config.heartbeats:
             self.create_subscription(String, HEARTBEAT, self._on_heartbeat, qos.SENSOR)
         if config.dead_man and config.dead_man_button < 0:
@@ -164,6 +168,10 @@ class GuardNode(Node):
 
     def _on_odometry(self, message: Odometry) -> None:
         self._guard.on_odometry(odometry_from_message(message), self._now())
+
+    def _on_decision(self, message: Decision) -> None:
+        if self._guard.on_decision(to_seconds(message.header.stamp), uncertainty(message.probabilities)):
+            self._decide()
 
     def _on_heartbeat(self, message: String) -> None:
         self._guard.on_heartbeat(message.data, time.monotonic())

@@ -30,6 +30,7 @@ REASONS = {
     "no_command": "no command has come yet",
     "stale_command": "the command is too old: what it answers was seen too long ago",
     "clock_stopped": "the clock stands still",
+    "unsure": "the policy was more undecided than it may be",
     "no_odom": "no odometry has come yet",
     "stale_odom": "the last odometry is too old",
     "no_heartbeat": "a machine that must say that it lives has never done so",
@@ -38,6 +39,7 @@ REASONS = {
     "blind": "the scanner does not see where it leads",
 }
 """What the guard's reasons for a stop mean."""
+_OTHERS = {"teleop": "a person drove", "fallback": "the guard's fallback drove"}
 _DRIVERS = {Source.POLICY: "the policy drove", Source.HUMAN: "a person drove", Source.SCRIPT: "a script drove"}
 
 
@@ -186,7 +188,7 @@ def _value(decision: Decision) -> list[str]:
 def _acting(record: DecisionRecord) -> str:
     driver, verdict = _DRIVERS[record.decision.source], record.verdict
     if verdict is not None and verdict.source != "policy":
-        driver = "a person drove" if verdict.source == "teleop" else "nobody drove"
+        driver = _OTHERS.get(verdict.source, "nobody drove")
     said = f"Adapter {record.decision.adapter}; {driver}. Decided in {record.compute_ms:.1f} ms"
     if record.latency_ms is not None:
         said += f", {record.latency_ms:.1f} ms from scene to command"
@@ -196,7 +198,8 @@ def _acting(record: DecisionRecord) -> str:
 def _guard(verdict: Verdict | None) -> str:
     if verdict is None:
         return "No verdict is kept: there was no guard (`llmagent train`), or it did not answer the command."
-    whose = "a person's command, as they had the robot" if verdict.source == "teleop" else "the command"
+    others = {"teleop": "a person's command, as they had the robot", "fallback": "what the clearances led to"}
+    whose = others.get(verdict.source, "the command")
     if verdict.reason is not None:
         why = REASONS.get(verdict.reason, "a reason of its own")
         return f"It stopped the robot: {why} ({verdict.reason}). Asked for: {_motion(verdict.asked)}."

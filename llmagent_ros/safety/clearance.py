@@ -69,10 +69,10 @@ class Clearance:
     inside of the footprint than the margin is taken for a part of the robot. The world is taken to stand still.
 
     Args:
-        hold: s for which a command acts until the next one.
+        hold: s for which a command acts until the next one. see: m within which `around` must know the points.
     """
 
-    def __init__(self, contract: MobileContract, config: ClearanceConfig, hold: float) -> None:
+    def __init__(self, contract: MobileContract, config: ClearanceConfig, hold: float, see: float = 0.0) -> None:
         limits = contract.limits
         self._config, self._mount = config, contract.sensors.scan
         self._time = hold + config.reaction
@@ -81,7 +81,8 @@ class Clearance:
         self._round = contract.footprint is None
         braking = max(limits.linear / self._linear, limits.angular / self._angular) / 2
         # beyond this nothing can matter before the scan is stale
-        self._reach = self._radius + config.margin + limits.linear * (self._time + braking + self._mount.timeout)
+        reach = self._radius + config.margin + limits.linear * (self._time + braking + self._mount.timeout)
+        self._reach = max(reach, see)
         self._reckoning = Reckoning()
         self.lose_sight()
 
@@ -109,6 +110,11 @@ class Clearance:
     def drive(self, velocity: Velocity, now: float) -> None:
         """Notes what the robot is told from `now` (s) on."""
         self._reckoning.drive(velocity, now)
+
+    def around(self, now: float) -> tuple[Points, NDArray[np.float64]] | None:
+        """Points of the scan as they are seen from where the robot is now, m, (n, 2), and bearings of rays that are no
+        measurement, rad; None without a scan."""
+        return None if self._points is None else (self._here(now), self._bearings[self._lost])
 
     def limit(self, velocity: Velocity, now: float) -> tuple[Velocity, str | None]:
         """As much of a velocity as is free, and what keeps the rest: "obstacle" or "blind"; None where all of it is.
@@ -155,8 +161,7 @@ class Clearance:
 
     def _free(self, velocity: Velocity, places: Points, times: NDArray[np.float64], now: float) -> float:
         """s for which a velocity may be kept up, at most the last of `times`."""
-        assert self._points is not None
-        points = seen_from(self._points, *self._reckoning.since(self._stamp, now))
+        points = self._here(now)
         way = abs(velocity.linear) * float(times[-1])
         near = np.hypot(points[:, 0], points[:, 1]) < self._radius + self._config.margin + way
         if not near.any():
@@ -166,6 +171,10 @@ class Clearance:
         margin = min(max(nearest, _TOUCHING * self._config.margin), self._config.margin)
         touched = ((apart < margin - _ROUNDING) & (apart < apart[0] - _ROUNDING)).any(axis=1)
         return float(times[int(np.argmax(touched)) - 1]) if touched.any() else float(times[-1])
+
+    def _here(self, now: float) -> Points:
+        assert self._points is not None
+        return seen_from(self._points, *self._reckoning.since(self._stamp, now))
 
     def _apart(self, points: Points, places: Points, yaws: NDArray[np.float64]) -> NDArray[np.float64]:
         """From the footprint at each place to each point, (places, points); infinite where it is beyond the margin."""

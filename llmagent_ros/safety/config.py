@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, model_validator
 from pydantic.dataclasses import dataclass
 
 from llmagent_ros.contract import NotNegative, Positive
 from llmagent_ros.safety.clearance import ClearanceConfig
+from llmagent_ros.safety.fallback import FollowConfig
 
 
 @dataclass(config=ConfigDict(extra="forbid"), frozen=True)
@@ -34,6 +35,11 @@ class GuardConfig:
         heartbeat_timeout: s of steady time after a heartbeat at which the next one is missed.
         dead_man: whether a person's command counts only while a dead-man is held, and said to be within
             `teleop_timeout`.
+        fallback: what a base does that was driven by a policy which is silent or unsure now: stop, or follow the
+            clearances for a while (`safety.fallback`). Not in lockstep, and only with the collision check.
+        follow: how it does so.
+        unsure_above: how undecided the policy may be at most, 0..1 (`fallback.uncertainty`); None: as it likes. Not in
+            lockstep.
         clock_tolerance: s that the clock may step back without counting as a jump; time then stands still.
         lockstep: the world waits for the command, so the time is the newest command's stamp and `now` is not used.
         rate: Hz at which the node calls `decide` when no command comes; must be fast against the time-outs.
@@ -51,9 +57,20 @@ class GuardConfig:
     heartbeats: tuple[Annotated[str, Field(min_length=1, max_length=60)], ...] = ()
     heartbeat_timeout: Positive = 0.5
     dead_man: bool = False
+    fallback: Literal["stop", "follow_clearances"] = "stop"
+    follow: FollowConfig = Field(default_factory=FollowConfig)
+    unsure_above: Annotated[float, Field(gt=0, lt=1)] | None = None
     clock_tolerance: NotNegative = 0.05
     lockstep: bool = False
     rate: Annotated[float, Field(ge=10.0, le=1000.0)] = 20.0
+
+    @model_validator(mode="after")
+    def _consistent(self) -> GuardConfig:
+        if self.fallback != "stop" and (self.lockstep or not self.checks_collisions):
+            raise ValueError(f"fallback: {self.fallback} needs mode realtime and collision_check; valid: stop")
+        if self.unsure_above is not None and self.lockstep:
+            raise ValueError("unsure_above: not in mode lockstep, which answers a command before its decision comes")
+        return self
 
     @property
     def checks_collisions(self) -> bool:

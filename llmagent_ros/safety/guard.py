@@ -20,6 +20,7 @@ from llmagent_ros.safety.reasons import (
     DEAD_MAN,
     E_STOP,
     EMPTY_SCAN,
+    FALLBACK,
     FUTURE_COMMAND,
     FUTURE_ODOM,
     FUTURE_TELEOP,
@@ -29,6 +30,7 @@ from llmagent_ros.safety.reasons import (
     OLD_TELEOP,
     STALE_COMMAND,
     TELEOP,
+    UNSURE,
 )
 from llmagent_ros.safety.sense import sense_of
 from llmagent_ros.safety.shaping import JointShaper, Shaped, VelocityShaper, make_shaper
@@ -101,6 +103,8 @@ class Guard:
     def _forget_commands(self) -> None:
         self._policy: _Taken | None = None
         self._policy_stamp: float | None = None
+        self._doubt: tuple[float, float] | None = None  # stamp of a decision, and how undecided it was
+        self._fell_back: float | None = None  # since when the clearances are followed
         self._teleop: _Taken | None = None
         self._unanswered: float | None = None
         self._asked = self._shaper.nothing  # by the newest command that is to be answered
@@ -211,6 +215,14 @@ class Guard:
             shaper.measure(state.positions)
         return True
 
+    def on_decision(self, stamp: float, uncertainty: float) -> bool:
+        """How undecided the policy was about the command of this stamp, 0..1; returns whether that is too much.
+
+        It comes after the command, and acts from then on. What is no number is too much.
+        """
+        self._doubt = stamp, uncertainty
+        return self._is_unsure()
+
     def on_e_stop(self, pressed: bool) -> None:
         """Takes the state of the e-stop button; pressing latches, letting go does not release."""
         self._pressed = bool(pressed)
@@ -255,7 +267,7 @@ class Guard:
         shaped = self._shape(target, now, checked=source != "teleop" or not self.config.teleop_override)
         command, limited = shaped.command, shaped.limited
         reason = reason or shaped.blocked
-        active = frozenset(limited) | ({reason} if reason else set()) | ({TELEOP} if source == TELEOP else set())
+        active = frozenset(limited) | ({reason} if reason else set()) | ({source} & {TELEOP, FALLBACK})
         self._counts.update(active - self._active)
         self._active = active
         stamp = now if self._unanswered is None else self._unanswered
@@ -286,9 +298,30 @@ class Guard:
             return None, "stop", lacking
         if self._policy is None:
             return None, "stop", NO_COMMAND
-        if now - self._policy.valid_from > self._command_timeout:
-            return None, "stop", STALE_COMMAND
-        return self._policy.command, "policy", None
+        silent = now - self._policy.valid_from > self._command_timeout
+        if not silent and not self._is_unsure():
+            self._fell_back = None
+            return self._policy.command, "policy", None
+        followed = self._followed(now)
+        if followed is not None:
+            return followed, "fallback", None
+        return None, "stop", STALE_COMMAND if silent else UNSURE
+
+    def _is_unsure(self) -> bool:
+        if self.config.unsure_above is None or self._doubt is None or self._doubt[0] != self._policy_stamp:
+            return False
+        return not self._doubt[1] <= self.config.unsure_above
+
+    def _followed(self, now: float) -> Command | None:
+        """What the fallback wants; None where the robot is to stop.
+
+        A policy that has told the robot to stand is not one that fell silent while it drove.
+        """
+        shaper = self._shaper
+        if self._policy is None or self._policy.command == shaper.nothing or not isinstance(shaper, VelocityShaper):
+            return None
+        self._fell_back = now if self._fell_back is None else self._fell_back
+        return shaper.followed(now) if now - self._fell_back <= self.config.follow.time else None
 
     def _person_drives(self, now: float, steady: float) -> bool:
         if self._teleop is None or now - self._teleop.valid_from > self.config.teleop_timeout:

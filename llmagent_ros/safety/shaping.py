@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from llmagent_ros.contract import ArmContract, JointLimits, Limits, MobileContract, RobotContract
+from llmagent_ros.errors import ConfigError
 from llmagent_ros.safety.clearance import Clearance
 from llmagent_ros.safety.config import GuardConfig
+from llmagent_ros.safety.fallback import FARTHEST, ClearanceFollower
 from llmagent_ros.safety.joints import clamp_target, ramp_joint
 from llmagent_ros.safety.limits import Moving, limit
 from llmagent_ros.safety.reasons import NOT_FINITE, OTHER_BODY, REPEATED
@@ -60,12 +62,15 @@ class VelocityShaper:
 
     Args:
         clearance: what of a velocity is free; None: nobody looks. It comes after the ramp, which never delays it.
+        follower: where to go when nobody else says it.
     """
 
     nothing = Velocity()
 
-    def __init__(self, limits: Limits, clearance: Clearance | None = None) -> None:
-        self._limits, self._clearance = limits, clearance
+    def __init__(
+        self, limits: Limits, clearance: Clearance | None = None, follower: ClearanceFollower | None = None
+    ) -> None:
+        self._limits, self._clearance, self._follower = limits, clearance, follower
         self._last = Moving()
 
     def refusal(self, command: Command) -> str | None:
@@ -88,6 +93,11 @@ class VelocityShaper:
         if kept is None:
             return Shaped(free, limited)
         return Shaped(free, (*limited, kept)) if free != Velocity() else Shaped(free, blocked=kept)
+
+    def followed(self, now: float) -> Velocity | None:
+        """Where the clearances lead at `now`; None where they are not followed."""
+        around = self._clearance.around(now) if self._clearance is not None else None
+        return None if around is None or self._follower is None else self._follower.command(*around)
 
     def stop(self, now: float) -> Command:
         self._go(Moving(), now)
@@ -183,11 +193,25 @@ class JointShaper:
 
 
 def make_shaper(contract: RobotContract, config: GuardConfig) -> VelocityShaper | JointShaper:
-    """That of a robot."""
+    """That of a robot.
+
+    Raises:
+        ConfigError: a fallback that this robot cannot have.
+    """
     hold = contract.control_period if config.lockstep else 1.0 / config.rate  # s for which a command acts
     if isinstance(contract, MobileContract):
-        clearance = Clearance(contract, config.clearance, hold) if config.checks_collisions else None
-        return VelocityShaper(contract.limits, clearance)
+        return _make_velocity_shaper(contract, config, hold)
+    if config.fallback != "stop":
+        raise ConfigError(f"fallback: {config.fallback} is for robots that drive; valid for {contract.robot}: stop")
     assert isinstance(contract, ArmContract)
     steps = {name: contract.longest_step(name) for name in contract.joints}
     return JointShaper(contract.limits, steps, contract.arm.tolerance, hold)
+
+
+def _make_velocity_shaper(contract: MobileContract, config: GuardConfig, hold: float) -> VelocityShaper:
+    if not config.checks_collisions:
+        return VelocityShaper(contract.limits)
+    follows = config.fallback == "follow_clearances"
+    see = contract.footprint_radius + FARTHEST if follows else 0.0
+    follower = ClearanceFollower(contract, config.follow, config.clearance.margin) if follows else None
+    return VelocityShaper(contract.limits, Clearance(contract, config.clearance, hold, see), follower)

@@ -15,7 +15,12 @@ from llmagent_ros.types import Command, JointTarget, Velocity, Verdict, VerdictS
 
 NOBODY = "none"  # on the wire: the guard has stopped the robot
 STOPPED = "stopped"
-_SOURCES: dict[str, VerdictSource] = {"policy": "policy", "teleop": "teleop", NOBODY: "stop"}
+_SOURCES: dict[str, VerdictSource] = {
+    "policy": "policy",
+    "teleop": "teleop",
+    "fallback": "fallback",
+    NOBODY: "stop",
+}
 
 
 def verdict_to_message(verdict: Verdict, answered: Time, frame: str) -> VerdictMessage:
@@ -38,7 +43,7 @@ def verdict_from_message(message: VerdictMessage) -> Verdict:
     """A verdict whose stamp is that of the command it answers.
 
     Raises:
-        UnknownNameError: its source is not one of policy, teleop, none.
+        UnknownNameError: its source is not one of policy, teleop, fallback, none.
     """
     if message.source not in _SOURCES:
         raise UnknownNameError("source of a verdict", message.source, _SOURCES)
