@@ -195,6 +195,7 @@ def test_shipped_launch_files_expand(path: Path, tmp_path: Path) -> None:
         ("sim", "speed", "fast", "float"),
         ("sim", "learn", "yes", "valid: false, true"),
         ("robot", "seed", "x", "int()"),
+        ("robot", "part", "half", "valid: all, compute, robot"),
         ("robot", "learn", "1", "valid: false, true"),
         ("robot", "teleop", "maybe", "valid: false, true"),
         ("robot", "use_sim_time", "maybe", "valid: false, true"),
@@ -256,6 +257,26 @@ def test_a_robot_does_not_take_what_only_a_simulation_is_told(tmp_path: Path) ->
     files = [Path(word).read_text() for spec in launch.processes for word in spec.command if "launch_params_" in word]
     assert [text.split()[-2:] for text in files if "mode:" in text] == [["mode:", "realtime"]] * 2
     assert [text.split()[-2:] for text in files if "stepwise:" in text] == [["stepwise:", "false"]]
+
+
+@pytest.mark.parametrize(
+    ("part", "nodes"),
+    [
+        ("robot", ["bag_recorder", "guard", "perception"]),
+        ("compute", ["knowledge", "learner", "policy", "recorder"]),
+        ("all", ["bag_recorder", "guard", "perception", "knowledge", "learner", "policy", "recorder"]),
+    ],
+)
+def test_the_parts_of_a_robot_are_the_whole_and_only_a_split_one_needs_a_heartbeat(
+    tmp_path: Path, part: str, nodes: list[str]
+) -> None:
+    path = config.share_dir() / "launch" / "robot.launch.xml"
+    given = {"robot": "sim_diffdrive", "part": part, "record": "true"}
+    launch = description.expand(path, given, tmp_path, os.environ)
+    assert [spec.name.partition("_node")[0] for spec in launch.processes] == nodes
+    files = {word for spec in launch.processes for word in spec.command if word.endswith("guard_split.yaml")}
+    assert bool(files) == (part == "robot")
+    assert all("heartbeats: [policy]" in Path(file).read_text() for file in files)
 
 
 def _includes(element: document.Element) -> list[document.Element]:
