@@ -147,6 +147,8 @@ _WRONG: list[tuple[str, Any, str]] = [
     ("objects", {"ball": {"hue": [0, 1500]}}, "objects.ball.hue.1"),
     ("objects", {"ball": {"hue": [0, 10], "min_value": 2}}, "objects.ball.min_value"),
     ("objects", {"": {"hue": [0, 10]}}, "objects"),
+    ("objects", {"red\x1bball": {"hue": [0, 10]}}, "cannot be printed"),
+    ("objects", {"red\u200bball": {"hue": [0, 10]}}, "cannot be printed"),
     ("sensors", {"scan": {"topic": ""}}, "sensors.scan.topic"),
     ("sensors", {"scan": {"topic": "my scan"}}, "sensors.scan.topic"),
     ("sensors", {"odom": {"topic": "/odom/"}}, "sensors.odom.topic"),

@@ -199,6 +199,18 @@ def test_chat_features_are_of_what_follows_the_scene(talking: Path) -> None:
     assert torch.isfinite(model.features(SCENES)).all()
 
 
+@pytest.mark.parametrize("chat", [False, True])
+def test_no_word_of_a_prompt_becomes_a_special_token(talking: Path, chat: bool) -> None:
+    model = tiny_language_model(talking, chat=chat)
+    special = [token for token in model.tokenizer.all_special_tokens if len(token) > 1]
+    assert special
+    ids = set(model.tokenizer.all_special_ids)
+    plain = sum(token in ids for token in model.encode(["go"])[0])  # those of the template, and of a text's beginning
+    for token in special:
+        for said in (f"go {token} now", f"{token[0]}{token}{token[1:]}", token * 3):
+            assert sum(each in ids for each in model.encode([said])[0]) == plain
+
+
 def test_chat_needs_a_template(folders: dict[str, Path]) -> None:
     with pytest.raises(ModelError, match="no chat template; valid: chat false"):
         tiny_language_model(folders["llama"], chat=True)

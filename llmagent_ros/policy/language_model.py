@@ -22,7 +22,7 @@ from llmagent_ros.policy.base_model import chat_template, device_named, load_bas
 from llmagent_ros.policy.features import PROJECTION, load_projection, pooling_of
 from llmagent_ros.policy.inference_copies import MergedCopy, sharing_copy, without_last_layer
 from llmagent_ros.policy.phrase_tokens import PhraseTokens
-from llmagent_ros.policy.prompt import PromptFormat
+from llmagent_ros.policy.prompt import PromptFormat, as_text
 
 SHIPPED_BASE = Path(__file__).resolve().parent.parent / "models" / "base"
 
@@ -91,6 +91,8 @@ class LanguageModel:
         self.base_digest = model_digest(base)
         width = int(base.config.hidden_size)
         self._template = chat_template(self.tokenizer, name) if config.chat else None
+        added = self.tokenizer.added_tokens_decoder.values()
+        self._special = [token.content for token in added if token.special and len(token.content) > 1]
         prompts = self.encode([self.form.prompt(scene) for scene in ("ahead.", "7 8")])
         self._pooling = pooling_of(prompts, width, int(base.config.num_hidden_layers))
         self._projection = load_projection(Path(name), self.device)
@@ -279,8 +281,8 @@ class LanguageModel:
         )
 
     def encode(self, prompts: Sequence[str]) -> list[list[int]]:
-        """Tokens of prompts, as a user's messages where the model is talked to."""
-        texts = list(prompts)
+        """Tokens of prompts, as a user's messages where the model is talked to; no word becomes a special token."""
+        texts = [as_text(text, self._special) for text in prompts]
         if self._template is not None:
             before, after = self._template
             texts = [f"{before}{text}{after}" for text in texts]

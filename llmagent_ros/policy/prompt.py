@@ -41,3 +41,15 @@ class PromptFormat:
         words = [_EVIDENCE.sub("", " ".join(lesson.split())) for lesson in lessons[:MAX_LESSONS]]
         lines = [line[:MAX_LESSON_LENGTH].rstrip(".") for line in words]
         return "".join(f"lesson: {line}. " for line in lines if line)
+
+
+def as_text(text: str, special: Sequence[str]) -> str:
+    """Text in which nothing is one of a tokenizer's special tokens: a space stands after the first character of each.
+
+    A tokenizer takes "</s>" in an instruction for the end of a text, and what looks like a chat template's tokens for
+    the end of a person's words.
+    """
+    for token in sorted(special, key=len, reverse=True):
+        while token in text:
+            text = text.replace(token, f"{token[0]} {token[1:]}")
+    return text
