@@ -21,10 +21,10 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser: argparse.ArgumentParser = subparsers.add_parser(
         "bench", help=HELP, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    names = "cartpole, navigate, transfer, speed, knowledge, continual, adapt, evolve or quick"
+    names = "cartpole, navigate, transfer, speed, knowledge, continual, adapt, evolve, faults or quick"
     parser.add_argument("name", metavar="NAME", help=names)
-    parser.add_argument("--seeds", type=int, default=5, metavar="N", help="0 to N-1 (default: %(default)s)")
-    parser.add_argument("--steps", type=int, metavar="N", help="of the environment, or skills (default: the bench's)")
+    parser.add_argument("--seeds", type=int, metavar="N", help="0 to N-1 (default: 5; of faults 20)")
+    parser.add_argument("--steps", type=int, metavar="N", help="steps, skills or texts (default: the bench's)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="default: benchmarks/results/NAME.json")
     parser.add_argument("--plot", type=Path, metavar="PNG", help="draw the learning curves of all seeds")
     parser.add_argument("--only", nargs="+", metavar="METHOD", help="some of the methods (default: all)")
@@ -55,7 +55,8 @@ def run(args: argparse.Namespace) -> int:
     path = args.json or Path("benchmarks") / "results" / f"{args.name}.json"
     results = Results(path, args.name, bench.configuration(steps), shipped_base_digest())
     if not args.report:
-        running.run(args.name, results, methods, args.seeds, steps, args.workers, args.scratch)
+        seeds = getattr(bench, "SEEDS", 5) if args.seeds is None else args.seeds
+        running.run(args.name, results, methods, seeds, steps, args.workers, args.scratch)
     figures, peers = bench.read(results)
     results.write(figures, peers)
     print(report.table(bench.FIGURES, figures, peers))

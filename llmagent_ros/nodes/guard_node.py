@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from typing import Annotated, Any, Literal
 
+import numpy as np
 from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticStatus
 from nav_msgs.msg import Odometry
@@ -34,6 +36,7 @@ from llmagent_ros.safety.guard import Guard, GuardConfig
 from llmagent_ros.types import Command, JointTarget, Verdict
 
 REPORT_PERIOD = 0.5  # s of wall time between two diagnostics
+DECISIONS = 1000  # of which it says how long they took
 LAST_WORD = 0.2  # s that the last zero may take to be acknowledged
 
 
@@ -80,6 +83,7 @@ class GuardNode(Node):
         self._stamp: Time | None = None  # of the command that is to be answered, to the nanosecond
         self._deadline: float | None = None  # wall time until which it waits for its scan or joint states
         self._verdict: Verdict | None = None
+        self._took: deque[float] = deque(maxlen=DECISIONS)  # s from the look at the clock until the command was sent
         self._reported: tuple[object, ...] = ()
         self._make_topics()
         steady = Clock(clock_type=ClockType.STEADY_TIME)
@@ -213,9 +217,11 @@ class GuardNode(Node):
 
     def _decide(self, teleop: Time | None = None) -> None:
         """teleop: stamp of the person's command that this answers, if it does."""
+        began = time.perf_counter()
         verdict = self._guard.decide(self._now(), time.monotonic())
         stamp, self._stamp, self._deadline = self._stamp, None, None
         self._publish(verdict.command, stamp)
+        self._took.append(time.perf_counter() - began)
         self._verdict = verdict
         answered = stamp or teleop
         if answered is not None:  # only now: nothing may hold back what moves or stops the robot
@@ -254,6 +260,7 @@ class GuardNode(Node):
             "reason": reason,
             "limited": ",".join(verdict.limited) if verdict else "",
             "e_stop": str(stopped).lower(),
+            "decision_ms_p99": f"{1e3 * float(np.percentile(self._took, 99)):.3f}" if self._took else "",
             **{f"{COUNT}{name}": number for name, number in sorted(self._guard.counts.items())},
         }
         message = "e-stop" if stopped else f"stopped: {reason}" if reason else f"{values['source']} drives"

@@ -11,7 +11,6 @@ import hashlib
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -26,6 +25,7 @@ import yaml
 
 from llmagent_ros.errors import ConfigError, LlmAgentError
 from llmagent_ros.experiments.bench import knowledge_probe
+from llmagent_ros.experiments.bench.domain import free_domain
 from llmagent_ros.experiments.bench.knowledge_texts import Grammar, Source, embedded, queries, words
 from llmagent_ros.experiments.bench.learning import Say
 from llmagent_ros.experiments.bench.results import OURS, Figure, Results, entries
@@ -232,7 +232,7 @@ class _Node:
     """The knowledge node on a store, in a ROS domain that nobody uses; as a context it ends with it."""
 
     def __init__(self, store: Path) -> None:
-        domain = {"ROS_DOMAIN_ID": str(_free_domain()), "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST"}
+        domain = {"ROS_DOMAIN_ID": str(free_domain()), "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST"}
         self._environment = {**os.environ, **domain}
         words = ["-m", "llmagent_ros.nodes.knowledge_node", "--ros-args", "-p", f"store:={store.resolve()}"]
         command = [sys.executable, *words, "--log-level", "error"]
@@ -284,18 +284,6 @@ class _Node:
                 raise LlmAgentError(f"the knowledge node ended with exit code {self._process.returncode}")
             if time.monotonic() > limit:
                 raise LlmAgentError(f"the service did not answer everybody within {_DEADLINE:.0f} s")
-
-
-def _free_domain() -> int:
-    """A ROS domain in which nobody on this machine takes part: its first ports of DDS are free."""
-    for number in range(100, 0, -1):
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-            try:
-                probe.bind(("", 7410 + 250 * number))
-            except OSError:
-                continue
-            return number
-    raise LlmAgentError("every ROS domain is in use")
 
 
 def draw(results: Results, path: Path) -> None:

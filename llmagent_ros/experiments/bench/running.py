@@ -15,7 +15,7 @@ from llmagent_ros.errors import UnknownNameError
 from llmagent_ros.experiments.bench.results import BASE, Figure, Results
 from llmagent_ros.policy.language_model import shipped_base_digest
 
-NAMES = ("cartpole", "navigate", "transfer", "speed", "knowledge", "continual", "adapt", "evolve")
+NAMES = ("cartpole", "navigate", "transfer", "speed", "knowledge", "continual", "adapt", "evolve", "faults")
 
 
 class Bench(Protocol):
@@ -25,6 +25,7 @@ class Bench(Protocol):
     STEPS: int
     NUMERIC: Sequence[str]
     """Methods that do not read: the base that ships does not matter to them."""
+    # SEEDS: int, where it is not 5
 
     def configuration(self, steps: int) -> dict[str, Any]: ...
     def methods(self) -> list[str]: ...
