@@ -19,6 +19,7 @@ from llmagent_ros.experiments.bench.fault_graph import Answer, FaultGraph
 
 CONTRACT = load_mobile_contract("sim_diffdrive")
 COMMAND_TIMEOUT = CLOCK_TIMEOUT = DRIVER_TIMEOUT = 1.5 * CONTRACT.control_period  # s, as docs/safety.md promises
+CLOCK = 0.01  # s between two messages of the injector's clock
 LAST = 1.6  # s for which a fault lasts at least; the longest time-out is 0.6 s
 BUNDLE = 120.0  # s for the learner to have published something
 WORSE = 3.0  # standard deviations of the tensors of a worse adapter, over those of the one before
@@ -114,7 +115,7 @@ def _clock(fault: str, graph: FaultGraph, rng: random.Random) -> Fault:
 
     def visible(graph: FaultGraph) -> float:
         # a clock that jumps is seen with the first message that does; one that stops, a time-out after its last
-        return (answer.clock_at if later else answer.at + CONTRACT.control_period / 4) + later
+        return (answer.clock_at if later else answer.at + CLOCK) + later
 
     return Fault(answer.at, visible, lambda: graph.inject("none"))
 
