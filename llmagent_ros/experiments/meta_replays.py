@@ -33,7 +33,7 @@ from llmagent_ros.policy.language_model import LanguageModel, LanguageModelConfi
 
 FEATURES = "features"
 _KEPT = 3  # bundles
-_PREPARED = 64  # scenes whose features are computed as one batch
+_PREPARED = 16  # scenes whose features are computed as one batch: an interruption waits for it
 _POLL = 2.0  # s of wall time between two looks for what was stored since
 
 
