@@ -61,7 +61,8 @@ def episode(folder: Path, seed: int) -> dict[str, Any]:
         "commands": [dict(zip(m.joint_names, m.points[0].positions, strict=True)) for m in told.commands],
         "rewards": [round(m.reward, 6) for m in told.outcomes],
         "result": (result.success, result.reason, result.steps),
-        "verdicts": {m.verdict for m in answered},
+        "passed": [m.verdict == "passed" for m in answered],
+        "reasons": {m.reason for m in answered},
     }
 
 
@@ -80,9 +81,13 @@ def test_a_seed_gives_the_same_episode(told: list[dict[str, Any]]) -> None:
 def test_the_arm_does_what_was_decided(told: list[dict[str, Any]]) -> None:
     """From scene to scene the tip has moved as the phrase says: policy, guard and robot have carried it."""
     first = told[0]
-    assert first["verdicts"] == {"passed"}
+    passed = first["passed"]  # but where what is decided turns a joint round at once
+    assert first["reasons"] <= {"", "acceleration"} and 2 * sum(passed) > len(passed)
     tips = [ARM.tip(command) for command in first["commands"]]
-    for action, before, after in zip(first["actions"][1:], tips, tips[1:], strict=False):
+    pairs = zip(first["actions"][1:], tips, tips[1:], passed, passed[1:], strict=False)
+    moves = [(action, before, after) for action, before, after, *both in pairs if all(both)]
+    assert moves
+    for action, before, after in moves:
         step = ARM.actions[action]
         wanted = ARM.arm.workspace.clamp(before + [step.x, step.y, step.z])
         assert after == pytest.approx(wanted, abs=2e-3)

@@ -123,7 +123,7 @@ def test_a_verdict_comes_back_from_its_message(verdict: Verdict) -> None:
     assert (message.verdict, message.reason) == (verdict.word, verdict.why)
     assert verdicts.verdict_from_message(message) == verdict
     message.source = "nobody"
-    with pytest.raises(UnknownNameError, match="unknown source of a verdict 'nobody'; valid: none, policy, teleop"):
+    with pytest.raises(UnknownNameError, match="verdict 'nobody'; valid: fallback, none, policy, teleop"):
         verdicts.verdict_from_message(message)
 
 

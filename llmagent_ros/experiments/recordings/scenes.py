@@ -96,6 +96,8 @@ class _Player:
     def __init__(self, contract: RobotContract, mode: Mode, content: _Content, blind: set[str]) -> None:
         assert isinstance(contract, MobileContract | ArmContract)
         self._parts: tuple[str, ...] = contract.scene.parts
+        effects = isinstance(contract, MobileContract) and contract.scene.effects
+        self._told = contract.scene.history if effects else 0  # decisions of which is said what came of them
         unseen = blind == {"camera"} and "objects" in self._parts
         self._without: tuple[str, ...] = ("objects",) if unseen else ()
         if self._without:  # the parts before and after are said apart, to be looked for around it
@@ -104,6 +106,7 @@ class _Player:
         self._intake = SensorIntake(contract, mode)
         self._next = dict.fromkeys(content.readings, 0)
         self._task = ""
+        self._known: int | None = None  # decisions at the first scene of which all since is known
 
     def say(self, message: Message) -> ReplayedScene:
         recorded = messages.scene_from_message(message)
@@ -111,6 +114,9 @@ class _Player:
         if missing:
             return ReplayedScene(recorded, None, missing)
         said = self._intake.scene(messages.key(message.time))
+        lacking = self._lack(message)
+        if lacking:
+            return ReplayedScene(recorded, None, lacking)
         if not self._without:
             return ReplayedScene(recorded, said)
         return ReplayedScene(recorded, said, "", self._without, self._around(messages.key(message.time)))
@@ -120,7 +126,7 @@ class _Player:
             return ""
         if task_id not in self._content.tasks:
             return "the task"
-        self._task = task_id
+        self._task, self._known = task_id, None
         self._intake.begin(self._content.tasks[task_id])
         return ""
 
@@ -149,6 +155,13 @@ class _Player:
         for action in actions[self._intake.decisions : message.decisions]:
             self._intake.note(action)
         return ""
+
+    def _lack(self, message: Message) -> str:
+        """What of an episode's beginning is not here, where the recording began later."""
+        if self._known is None or message.decisions < self._known:
+            self._known = message.decisions
+        needed = max(0, message.decisions - self._told)
+        return f"the odometry at decision {needed} of the task" if self._told and self._known > needed else ""
 
     def _around(self, now: int) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """The texts of the parts before and after the one that is left out."""

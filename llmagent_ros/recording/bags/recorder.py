@@ -50,13 +50,14 @@ class BagsConfig:
 
 @dataclass
 class _Open:
-    """A bag that is being written. begun: stamp of its task, ns. ended: when its task was over, steady s."""
+    """A bag that is being written. begun, over: stamps of its task and of its end, ns. ended: the latter, steady s."""
 
     writer: BagWriter
     facts: EpisodeFacts
     task_id: str
     episode: int
     begun: int
+    over: int | None = None
     ended: float | None = None
     run: str = ""
     full: bool = False
@@ -163,6 +164,7 @@ class EpisodeRecorder:
         if not task.id:  # the one before is over
             if self._open:
                 self._end(self._open[-1])
+                self._open[-1].over = key(task.header.stamp)
                 self._write(self._open[-1], message, task)
             return
         known = next((bag for bag in self._open if bag.task_id == task.id), None)
@@ -186,7 +188,18 @@ class EpisodeRecorder:
             return own[-1] if own else None
         if kind == OUTCOME and decoded is not None and key(decoded.header.stamp) <= newest.begun:
             return self._open[0]
-        return None if role == "sensor" and newest.ended is not None else newest
+        if role == "sensor":
+            return self._owner_of_reading(header_stamp(message.data))
+        return newest
+
+    def _owner_of_reading(self, stamp: int) -> _Open | None:
+        """The last readings of an episode may come after its end, and then belong to it still."""
+        newest = self._open[-1]
+        for bag in self._open:
+            late = bag.over is not None and bag.begun <= stamp <= bag.over
+            if late and (bag is newest or stamp < newest.begun):
+                return bag
+        return None if newest.ended is not None else newest
 
     def _remember(self, message: BagMessage) -> None:
         """Keeps the newest readings of each topic for the bag that begins next."""
