@@ -127,6 +127,18 @@ def load_bundle(folder: Path) -> Bundle:
     return Bundle(adapter, config, _tensors(folder / CRITIC, contents[CRITIC]), manifest["meta"], digest)
 
 
+def bundle_meta(folder: Path) -> dict[str, Any]:
+    """What the writer of a bundle said about it, without a look at its tensors.
+
+    Raises:
+        ModelError: as `load_bundle`, but for what is wrong in the other files.
+    """
+    _check_entries(folder)
+    manifest = _parsed(folder / MANIFEST, _read_file(folder / MANIFEST, _MAX_MANIFEST_BYTES))
+    _checked_manifest(folder, manifest)
+    return dict(manifest["meta"])
+
+
 def bundle_digest(folder: Path) -> str:
     """The digest of the bundle in `folder`, all of its files checked.
 

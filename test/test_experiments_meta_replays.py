@@ -132,6 +132,11 @@ def test_it_goes_on_from_its_newest_bundle(beside: Beside) -> None:
     again.look()
     assert again.meta is not None
     assert all(torch.equal(t, again.meta.learner.average.state()[n]) for n, t in kept.critic.items())
+    assert again.meta.updates == kept.meta["meta_updates"] == 80
+    while again.learn():
+        pass
+    again.publish()
+    assert again.meta.updates == 80 and latest_bundle(beside.run / "meta" / "bundles") == newest, "nothing is new"
     again.close()
 
 

@@ -280,8 +280,9 @@ def test_errors_by_hand(learner: Learner, model: LanguageModel) -> None:
 def test_a_critic_of_another_base_or_vocabulary_is_never_chosen(learner: Learner, model: LanguageModel) -> None:
     wider = Critic(model.feature_size + 1, 2, CRITIC).state()
     more = Critic(model.feature_size, 3, CRITIC).state()
-    errors = misfits([wider, more, {"a": torch.zeros(2)}, None], learner, 0)
-    assert np.isinf(errors[:3]).all() and np.isfinite(errors[3])
+    heads = Critic(model.feature_size, 2, CriticConfig(heads=3, width=8)).state()
+    errors = misfits([wider, more, heads, {"a": torch.zeros(2)}, None], learner, 0)
+    assert np.isinf(errors[:4]).all() and np.isfinite(errors[4])
     with pytest.raises(ConfigError, match="no step since position 6"):
         misfits([None], learner, 6)
 

@@ -332,6 +332,16 @@ class Retrieve:
         return RetrieveSkills.Response(ok=True, skills=self.skills)
 
 
+def give_skill(node: LearnerNode, store: Store) -> None:
+    """26 episodes: it has a skill "abc" and knows what is usual."""
+    take(node, range(1))
+    learn(node, 1)
+    take(node, range(2 * STEPS))
+    store.answer(ok=True, id="abc")
+    take(node, range(2 * STEPS, 26 * STEPS))
+    learn(node, 2)
+
+
 def changed(node: LearnerNode, first: int, episodes: int) -> None:
     """Episodes of which the critic would not have expected what they are worth."""
     for number in range(first, first + STEPS * episodes):
@@ -347,12 +357,7 @@ def changed(node: LearnerNode, first: int, episodes: int) -> None:
 def test_after_a_change_another_track_takes_over_with_what_was_found(out: Path, life: Any, offered: str) -> None:
     node = life()
     store, retrieve, adapters = Store(node), Retrieve(node), Adapters(node)
-    take(node, range(1))
-    learn(node, 1)
-    take(node, range(2 * STEPS))
-    store.answer(ok=True, id="abc")
-    take(node, range(2 * STEPS, 26 * STEPS))
-    learn(node, 2)
+    give_skill(node, store)
     assert not retrieve.asked
     updates = node._learner.updates
     changed(node, 26 * STEPS, 3)
@@ -379,12 +384,7 @@ def test_after_a_change_another_track_takes_over_with_what_was_found(out: Path, 
 def test_a_store_that_does_not_answer_holds_nothing_back(out: Path, life: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     node = life()
     store, retrieve = Store(node), Retrieve(node)
-    take(node, range(1))
-    learn(node, 1)
-    take(node, range(2 * STEPS))
-    store.answer(ok=True, id="abc")
-    take(node, range(2 * STEPS, 26 * STEPS))
-    learn(node, 2)
+    give_skill(node, store)
     changed(node, 26 * STEPS, 3)
     assert not node._learn_a_little()
     monkeypatch.setattr(skill_exchange, "PATIENCE", 0.0)
@@ -432,6 +432,9 @@ def test_a_new_kind_of_task_begins_with_what_was_meta_learned_meanwhile(out: Pat
     save_bundle(out / "meta" / "bundles" / "v000001", meta={**kept.meta, "feature_digest": "x"}, **values)
     take(node, range(12, 16), task="turn to the red ball")
     assert not all(torch.equal(t, node._learner.average.state()[n]) for n, t in kept.critic.items()), "another base"
+    (out / "meta" / "bundles" / "v000001" / "critic.safetensors").write_bytes(b"damaged")
+    take(node, range(16, 20), task="circle the red ball")
+    assert node._track.wording == "circle the object" and not node._problem
 
 
 def until(condition: Any) -> None:

@@ -20,15 +20,16 @@ import torch
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
-from llmagent_ros.bundle import latest_bundle, load_bundle, next_bundle, prune_bundles
+from llmagent_ros.bundle import latest_bundle, next_bundle, prune_bundles
 from llmagent_ros.contract import load_contract
-from llmagent_ros.errors import ConfigError, ModelError, StoreError
+from llmagent_ros.errors import ConfigError, StoreError
 from llmagent_ros.experiments.training import BUNDLES, REPLAY
 from llmagent_ros.learning.meta.meta_learner import MetaLearner
 from llmagent_ros.learning.meta.methods import MetaConfig
 from llmagent_ros.learning.rl.config import LearnerConfig
 from llmagent_ros.learning.rl.learner import Learner
 from llmagent_ros.learning.rl.replay import Replay
+from llmagent_ros.learning.standing import start_with
 from llmagent_ros.policy.language_model import LanguageModel, LanguageModelConfig
 
 FEATURES = "features"
@@ -75,7 +76,7 @@ class MetaReplaysConfig:
 class MetaReplays:
     """See the module. One thread; everything of a run stays as it is.
 
-    A folder that has bundles is gone on with, from the newest one: what was learned since is learned again.
+    A folder that has bundles is gone on with, from the newest one: updates since then are made again.
     """
 
     def __init__(self, config: MetaReplaysConfig, out: Path, say: Callable[[str], None] = lambda line: None) -> None:
@@ -117,7 +118,7 @@ class MetaReplays:
 
     def publish(self) -> None:
         """Writes what was learned as a bundle."""
-        if self.meta is None or not self.meta.updates:
+        if self.meta is None or self.meta.updates == self._published:
             return
         folder = next_bundle(self.out / BUNDLES)
         facts = {"robot": self.config.robot, "seed": self.config.seed, "meta_updates": self.meta.updates}
@@ -154,24 +155,22 @@ class MetaReplays:
         replay = Replay(path, self.phrases, read_only=True, features=features)
         if self.meta is None:
             learner = Learner(self.config.learner, replay, self.model, self.config.seed)
-            self._begin(learner)
             config = self.config
             self.meta = MetaLearner(learner, [replay], config.meta, seed=config.seed, ready=config.ready, total=1)
+            self._begin(self.meta)
         else:
             self.meta.add(replay)
         self.replays[path] = replay
         self._say(f"{path}: {len(replay):,} transitions")
         return len(replay)
 
-    def _begin(self, learner: Learner) -> None:
+    def _begin(self, meta: MetaLearner) -> None:
         newest = Path(self.config.start) if self.config.start else latest_bundle(self.out / BUNDLES)
         if newest is None:
             return
-        bundle = load_bundle(newest)
-        if bundle.meta.get("feature_digest") != self.model.feature_digest:
-            raise ModelError(f"{newest}: made for another base model or prompt")
-        same = bundle.meta.get("phrases") == list(self.phrases)
-        learner.start_from(bundle.critic if same and bundle.critic else None, bundle.adapter)
+        bundle = start_with(meta.learner, newest)
+        if not self.config.start:
+            meta.updates = self._published = int(bundle.meta.get("meta_updates", 0))
 
     def _over(self) -> str:
         if time.monotonic() > self._until:

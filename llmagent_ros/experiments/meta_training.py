@@ -22,9 +22,9 @@ from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
 from llmagent_ros import config as configuration
-from llmagent_ros.bundle import load_bundle, next_bundle, prune_bundles
+from llmagent_ros.bundle import next_bundle, prune_bundles
 from llmagent_ros.durable import write_atomic
-from llmagent_ros.errors import ConfigError, ModelError
+from llmagent_ros.errors import ConfigError
 from llmagent_ros.experiments import families
 from llmagent_ros.experiments.environments import DEFAULT_ROBOT, EnvironmentSpec, make_environment
 from llmagent_ros.experiments.training import BUNDLES, CHECKPOINT, REPLAY, TRAINING_SEEDS
@@ -34,6 +34,7 @@ from llmagent_ros.learning.rl import checkpoint
 from llmagent_ros.learning.rl.config import LearnerConfig
 from llmagent_ros.learning.rl.learner import Learner
 from llmagent_ros.learning.rl.replay import Replay
+from llmagent_ros.learning.standing import start_with
 from llmagent_ros.optimiser_state import part
 from llmagent_ros.perception.gymnasium_text import TextEnvironment
 from llmagent_ros.policy.language_model import LanguageModel, LanguageModelConfig
@@ -108,7 +109,7 @@ class MetaTrainer:
         if checkpoint.exists(out / CHECKPOINT):
             self._resume()
         elif config.start:
-            self._start_from(Path(config.start))
+            start_with(self.learner, Path(config.start))
 
     @property
     def done(self) -> bool:
@@ -202,13 +203,6 @@ class MetaTrainer:
             self.stats |= self.meta.update()
             if before // self.config.deploy_every != self.meta.updates // self.config.deploy_every:
                 self.learner.deploy()
-
-    def _start_from(self, path: Path) -> None:
-        bundle = load_bundle(path)
-        if bundle.meta.get("feature_digest") != self.model.feature_digest:
-            raise ModelError(f"{path}: made for another base model or prompt")
-        same = bundle.meta.get("phrases") == list(self.phrases)
-        self.learner.start_from(bundle.critic if same and bundle.critic else None, bundle.adapter)
 
     def _resume(self) -> None:
         facts = self.learner.load(self.out / CHECKPOINT)

@@ -13,13 +13,13 @@ import torch
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
-from llmagent_ros.bundle import load_bundle, next_bundle, prune_bundles
-from llmagent_ros.errors import ModelError
+from llmagent_ros.bundle import next_bundle, prune_bundles
 from llmagent_ros.experiments.environments import DEFAULT_ROBOT, EnvironmentSpec, make_environment
 from llmagent_ros.learning.rl import checkpoint
 from llmagent_ros.learning.rl.config import LearnerConfig
 from llmagent_ros.learning.rl.learner import Learner
 from llmagent_ros.learning.rl.replay import Replay
+from llmagent_ros.learning.standing import start_with
 from llmagent_ros.policy.language_model import LanguageModel, LanguageModelConfig
 from llmagent_ros.policy.prompt import PromptFormat
 from llmagent_ros.policy.text_policy import TextPolicy
@@ -116,7 +116,7 @@ class Trainer:
             self._resume()
             return
         if config.start:
-            self._start_from(Path(config.start))
+            start_with(self.learner, Path(config.start))
         if config.demonstrations:
             self._demonstrate()
 
@@ -193,14 +193,6 @@ class Trainer:
         if ended and self._on_episode is not None:
             seconds = time.monotonic() - began
             self._on_episode(self.episode, bool(info["success"]), total, step, str(info.get("reason", "")), seconds)
-
-    def _start_from(self, path: Path) -> None:
-        """With the adapter and, where the phrases are the same, the critic of a bundle."""
-        bundle = load_bundle(path)
-        if bundle.meta.get("feature_digest") != self.model.feature_digest:
-            raise ModelError(f"{path}: made for another base model or prompt")
-        same = bundle.meta.get("phrases") == list(self.model.phrases)
-        self.learner.start_from(bundle.critic if same and bundle.critic else None, bundle.adapter)
 
     def _demonstrate(self) -> None:
         """Stores the teacher's episodes; their scenes are those of no other episode."""

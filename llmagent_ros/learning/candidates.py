@@ -12,7 +12,7 @@ import shutil
 import time
 from pathlib import Path
 
-from llmagent_ros.bundle import bundle_files, load_bundle
+from llmagent_ros.bundle import bundle_digest, bundle_files, bundle_meta
 from llmagent_ros.durable import make_folder, write_folder
 from llmagent_ros.errors import ConfigError, ModelError, StoreError
 from llmagent_ros.learning.gate import Ruling
@@ -31,7 +31,7 @@ def offer(bundle: Path, out: Path) -> Path:
     """
     if not (out / TRACKS).is_file():
         raise ConfigError(f"{out}: no run of the graph that has begun to learn (it has no {TRACKS})")
-    name = load_bundle(bundle).digest[:16]
+    name = bundle_digest(bundle)[:16]
     folder = out / FOLDER / name
     if folder.exists():
         raise ConfigError(f"{folder}: this bundle waits there already")
@@ -54,7 +54,7 @@ def waiting(out: Path) -> list[Path]:
 def wording(folder: Path) -> str:
     """Which kind of task a candidate is for; empty for any, or where it cannot be read."""
     try:
-        return str(load_bundle(folder).meta.get("wording", ""))
+        return str(bundle_meta(folder).get("wording", ""))
     except ModelError:
         return ""
 

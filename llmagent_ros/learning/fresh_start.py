@@ -15,14 +15,14 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from llmagent_ros.errors import ConfigError, ModelError
+from llmagent_ros.errors import ConfigError
 from llmagent_ros.learning.rl.critic import build_critic
 from llmagent_ros.learning.rl.learner import Learner
 from llmagent_ros.types import FloatArray
 
 
 def misfits(critics: Sequence[Mapping[str, Tensor] | None], learner: Learner, first: int) -> FloatArray:
-    """e of each candidate, float32, (candidates,), in units of return; infinite for one that does not fit the base.
+    """e of each candidate, float32, (candidates,), in units of return; infinite for one that the learner cannot take.
 
     Args:
         critics: their states; None: nothing is known. learner: whose replay holds the steps, with their features
@@ -40,10 +40,8 @@ def misfits(critics: Sequence[Mapping[str, Tensor] | None], learner: Learner, fi
 def _misfit(state: Mapping[str, Tensor] | None, learner: Learner, positions: NDArray[np.int64]) -> float:
     if state is None:
         return float(np.abs(learner.replay.at(positions, 1, learner.config.gamma).returns).mean())
-    try:
-        critic = build_critic(state).to(next(learner.critic.parameters()).device)
-        if (critic.features, critic.actions) != (learner.model.feature_size, len(learner.model.phrases)):
-            return float("inf")
-    except ModelError:
+    shapes = {name: tensor.shape for name, tensor in learner.critic.state_dict().items()}
+    if {name: tensor.shape for name, tensor in state.items()} != shapes:
         return float("inf")
+    critic = build_critic(state).to(next(learner.critic.parameters()).device)
     return float(learner.errors(positions, critic).mean())

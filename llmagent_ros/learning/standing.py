@@ -10,10 +10,11 @@ from pathlib import Path
 
 from torch import Tensor
 
-from llmagent_ros.bundle import Bundle
+from llmagent_ros.bundle import Bundle, load_bundle
 from llmagent_ros.durable import write_atomic
-from llmagent_ros.errors import StoreError
+from llmagent_ros.errors import ModelError, StoreError
 from llmagent_ros.learning.gate import Record, Ruling
+from llmagent_ros.learning.rl.learner import Learner
 from llmagent_ros.learning.rl.protocols import AdaptedModel
 from llmagent_ros.types import Lesson
 
@@ -49,6 +50,19 @@ def usable(bundle: Bundle, model: AdaptedModel) -> tuple[Mapping[str, Tensor] | 
     fits = (meta.get("feature_digest"), meta.get("phrases")) == (model.feature_digest, list(model.phrases))
     adapter = bundle.adapter if bundle.base_digest == model.base_digest else None
     return (bundle.critic or None) if fits else None, adapter
+
+
+def start_with(learner: Learner, path: Path) -> Bundle:
+    """Lets a new learner begin with the adapter and, where the phrases are the same, the critic of a bundle.
+
+    Raises:
+        ModelError: it is damaged, or made for another base or prompt.
+    """
+    bundle = load_bundle(path)
+    if bundle.meta.get("feature_digest") != learner.model.feature_digest:
+        raise ModelError(f"{path}: made for another base model or prompt")
+    learner.start_from(*usable(bundle, learner.model))
+    return bundle
 
 
 @plain_dataclass

@@ -37,7 +37,8 @@ class Watch:
 
     def skip(self) -> None:
         """What is stored by now will not be looked at."""
-        self._seen = len(self._learner.replay)
+        self._seen = self._read = len(self._learner.replay)
+        self._going_on: list[Transition] = []  # the episode that has begun, of which is read as far as _read
 
     def look(self) -> Alarm | None:
         """Takes the episodes that ended since it last looked; the first alarm of one of them, until it is dismissed.
@@ -74,24 +75,28 @@ class Watch:
         if state["seen"] > len(self._learner.replay):
             raise StoreError(f"{self._learner.replay.path}: {len(self._learner.replay)} transitions, of which "
                              f"{state['seen']} were looked at")  # fmt: skip
-        self._seen = int(state["seen"])
+        self.skip()
+        self._seen = self._read = int(state["seen"])
         self._begun = deque(state["begun"], maxlen=self._begun.maxlen)
         self.detector.load_state(state["detector"])
 
     def _ended(self) -> Iterator[tuple[int, list[Transition]]]:
-        """Position of the first transition, and all, of each episode that has ended since."""
+        """Position of the first transition, and all, of each episode that has ended since. Each one is read once."""
         stored = len(self._learner.replay)
-        self._seen = max(self._seen, stored - _MOST)
-        first, episode = self._seen, list[Transition]()
-        for position, one in enumerate(self._learner.replay.recent(stored - self._seen), start=self._seen):
+        if stored - self._read > _MOST:
+            self._seen = self._read = stored - _MOST
+            self._going_on = []
+        new = self._learner.replay.recent(stored - self._read) if stored > self._read else []
+        for one in new:
+            episode = self._going_on
             if episode and (one.run, one.episode) != (episode[0].run, episode[0].episode):
-                first, episode = position, []
-                self._seen = position
+                episode.clear()
+                self._seen = self._read
             episode.append(one)
+            self._read += 1
             if one.terminated or one.truncated:
-                self._seen = position + 1
+                first, self._seen, self._going_on = self._seen, self._read, []
                 yield first, episode
-                first, episode = position + 1, []
 
 
 def episode_figures(

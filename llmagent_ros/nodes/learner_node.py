@@ -440,12 +440,17 @@ def _start(path: str, meta: Path, model: LanguageModel) -> Beginning:
     """What tasks begin with for which no skill is found. meta: folder of what was meta-learned beside this run.
 
     Raises:
-        ModelError: it is damaged, or the one at `path` is of another base.
+        ModelError: the one at `path` is damaged, or of another base.
     """
     folder = Path(path) if path else latest_bundle(meta / "bundles")
     if folder is None:
         return Beginning(why="begins with the initial adapter")
-    critic, adapter = usable(load_bundle(folder), model)
+    try:
+        critic, adapter = usable(load_bundle(folder), model)
+    except ModelError as error:
+        if path:
+            raise
+        return Beginning(why=f"begins with the initial adapter: {error}")  # it is another process's
     if path and critic is None and adapter is None:
         raise ModelError(f"start {path}: made for another base model or prompt")
     return Beginning(critic, adapter, why=f"begins with {folder}")
