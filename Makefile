@@ -19,7 +19,7 @@ sim: setup  ## the learning robot in simulation; ARGS="headless:=true episodes:=
 	@$(BIN)/llmagent launch sim.launch.xml $(ARGS)
 
 test: lint  ## ruff, mypy and the tests; PYTEST_ARGS="test/test_x.py -k name"
-	@$(BIN)/python -m pytest -n 2 --dist loadgroup --durations=15 $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest -n 2 --dist loadgroup --max-worker-restart 0 --durations=15 $(PYTEST_ARGS)
 
 lint: setup  ## ruff and mypy
 	@$(BIN)/ruff check .

@@ -127,12 +127,10 @@ class Graph:
         self.environment = {
             **os.environ,
             "ROS_DOMAIN_ID": str(self.domain.number),
-            "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST",
             "ROS_LOG_DIR": str(folder / "log"),
             "PYTHONUNBUFFERED": "1",
         }
         self.environment.pop("LLMAGENT_TTY", None)
-        os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
         self.context = Context()
         rclpy.init(context=self.context, domain_id=self.domain.number)
         self.node = rclpy.create_node("tester", context=self.context)
