@@ -24,7 +24,7 @@ import psutil
 import yaml
 
 from llmagent_ros.errors import LlmAgentError
-from llmagent_ros.experiments.bench.domain import free_domain
+from llmagent_ros.experiments.bench.domain import own_domain
 from llmagent_ros.learning.rl.replay import Replay
 
 LAUNCH = Path(__file__).parent / "faults.launch.xml"
@@ -69,8 +69,7 @@ class FaultGraph:
         self._safe: set[tuple[str, int, int]] = set()  # transitions that were in a replay
         self.kills: Counter[str] = Counter()  # by node
         self._answers: queue.Queue[str] = queue.Queue()
-        domain = {"ROS_DOMAIN_ID": str(free_domain()), "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST"}
-        self._environment = {**os.environ, **domain, "ROS_LOG_DIR": str(folder / "log"), "PYTHONUNBUFFERED": "1"}
+        self._environment = {**os.environ, **own_domain(), "ROS_LOG_DIR": str(folder / "log"), "PYTHONUNBUFFERED": "1"}
         self._environment.pop("LLMAGENT_TTY", None)
         self._processes: list[subprocess.Popen[str]] = []
         try:

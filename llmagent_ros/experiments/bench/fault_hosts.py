@@ -114,6 +114,7 @@ class SplitGraph(FaultGraph):
 
     def _start(self) -> None:
         # without shared memory, which knows nothing of network namespaces
+        self._environment.pop("FASTRTPS_DEFAULT_PROFILES_FILE", None)  # it may keep to one host
         self._environment |= {"ROS_AUTOMATIC_DISCOVERY_RANGE": "SUBNET", "FASTDDS_BUILTIN_TRANSPORTS": "UDPv4"}
         here, there = self._link.inside(0), self._link.inside(1)
         seen = ["--ros-args", "-r", "raw/odom:=odom"]

@@ -25,7 +25,7 @@ import yaml
 
 from llmagent_ros.errors import ConfigError, LlmAgentError
 from llmagent_ros.experiments.bench import knowledge_probe
-from llmagent_ros.experiments.bench.domain import free_domain
+from llmagent_ros.experiments.bench.domain import own_domain
 from llmagent_ros.experiments.bench.knowledge_texts import Grammar, Source, embedded, queries, words
 from llmagent_ros.experiments.bench.learning import Say
 from llmagent_ros.experiments.bench.results import OURS, Figure, Results, entries
@@ -232,8 +232,7 @@ class _Node:
     """The knowledge node on a store, in a ROS domain that nobody uses; as a context it ends with it."""
 
     def __init__(self, store: Path) -> None:
-        domain = {"ROS_DOMAIN_ID": str(free_domain()), "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST"}
-        self._environment = {**os.environ, **domain}
+        self._environment = {**os.environ, **own_domain()}
         words = ["-m", "llmagent_ros.nodes.knowledge_node", "--ros-args", "-p", f"store:={store.resolve()}"]
         command = [sys.executable, *words, "--log-level", "error"]
         self._process = subprocess.Popen(command, env=self._environment)
