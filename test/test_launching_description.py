@@ -284,3 +284,14 @@ def _includes(element: document.Element) -> list[document.Element]:
     for child in element.children:
         found += _includes(child)
     return found
+
+
+@pytest.mark.parametrize(("given", "word"), [({}, "--enable"), ({"log_files": "false"}, "--disable")])
+def test_every_node_of_a_robot_keeps_a_log_file_unless_told_not_to(
+    tmp_path: Path, given: dict[str, str], word: str
+) -> None:
+    path = config.share_dir() / "launch" / "robot.launch.xml"
+    everything = {"robot": "sim_diffdrive", "record": "true", "teleop": "true", "console": "true"}
+    launch = description.expand(path, everything | given, tmp_path, os.environ)
+    assert len(launch.processes) == 9
+    assert all(f"{word}-external-lib-logs" in process.command for process in launch.processes)
