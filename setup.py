@@ -38,7 +38,9 @@ setup(
     name=PACKAGE,
     version="0.1.0",
     packages=find_packages(include=[PACKAGE, f"{PACKAGE}.*"]),
-    package_data={PACKAGE: ["py.typed", "models/**/*", "experiments/**/*.yaml", "experiments/**/*.xml"]},
+    package_data={
+        PACKAGE: ["py.typed", "models/**/*", "service/templates/*", "experiments/**/*.yaml", "experiments/**/*.xml"]
+    },
     data_files=[
         ("share/ament_index/resource_index/packages", [f"resource/{PACKAGE}"]),
         (f"share/{PACKAGE}", ["package.xml"]),

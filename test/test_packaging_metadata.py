@@ -136,6 +136,12 @@ def test_setup_py_installs_every_package(setup_py: dict[str, Any]) -> None:
     assert set(setup_py["packages"]) == {".".join(folder.relative_to(ROOT).parts) for folder in folders}
 
 
+def test_setup_py_installs_every_file_of_a_package_that_is_no_code(setup_py: dict[str, Any]) -> None:
+    files = {path for path in PACKAGE.rglob("*") if path.is_file() and "__pycache__" not in path.parts}
+    installed = {path for pattern in setup_py["package_data"]["llmagent_ros"] for path in PACKAGE.glob(pattern)}
+    assert {path for path in files - installed if path.suffix != ".py"} == set()
+
+
 def test_every_node_has_an_executable_and_the_other_way_round(setup_py: dict[str, Any]) -> None:
     scripts = dict(re.split(r"\s*=\s*", line) for line in setup_py["entry_points"]["console_scripts"])
     nodes = {path.stem for path in (PACKAGE / "nodes").glob("*_node.py")} | {"compose_node"}
