@@ -26,7 +26,7 @@ WITHOUT_KEY = {
 }  # fmt: skip
 DISTRIBUTION = {"yaml": "pyyaml", "faiss": "faiss-cpu", "tokenizers": "transformers"} | dict.fromkeys(
     ("pybullet_data", "pybullet_utils"), "pybullet"
-)
+) | {"sklearn": "scikit-learn"}
 PEERS = {"stable_baselines3", "sb3_contrib"}
 EXTRAS = {"ray"}  # of setup.py; what needs one of them says how it is installed
 ROS_LIBRARIES = {"rclpy", "ament_index_python"}
