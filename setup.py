@@ -16,6 +16,7 @@ NODES = (
     "knowledge",
     "guard",
     "teleop",
+    "outcome",
     "recorder",
     "bag_recorder",
     "runner",

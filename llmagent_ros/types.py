@@ -157,6 +157,19 @@ class Outcome:
 
 
 @dataclass(frozen=True)
+class Judgement:
+    """What a person says of the episode under way.
+
+    Attributes:
+        verdict: "success" or "failure": the episode ends so; empty: it goes on.
+        reward: is added to that of the control period.
+    """
+
+    verdict: str = ""
+    reward: float = 0.0
+
+
+@dataclass(frozen=True)
 class Transition:
     """One step as the replay keeps it; (run, episode, step) identifies it.
 

@@ -198,6 +198,7 @@ def test_shipped_launch_files_expand(path: Path, tmp_path: Path) -> None:
         ("robot", "part", "half", "valid: all, compute, robot"),
         ("robot", "learn", "1", "valid: false, true"),
         ("robot", "teleop", "maybe", "valid: false, true"),
+        ("robot", "judge", "maybe", "valid: false, true"),
         ("robot", "use_sim_time", "maybe", "valid: false, true"),
         ("teleop", "use_sim_time", "maybe", "valid: false, true"),
     ],
@@ -262,9 +263,9 @@ def test_a_robot_does_not_take_what_only_a_simulation_is_told(tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("part", "nodes"),
     [
-        ("robot", ["bag_recorder", "guard", "perception"]),
+        ("robot", ["bag_recorder", "guard", "perception", "outcome"]),
         ("compute", ["knowledge", "learner", "policy", "recorder"]),
-        ("all", ["bag_recorder", "guard", "perception", "knowledge", "learner", "policy", "recorder"]),
+        ("all", ["bag_recorder", "guard", "perception", "knowledge", "learner", "policy", "outcome", "recorder"]),
     ],
 )
 def test_the_parts_of_a_robot_are_the_whole_and_only_a_split_one_needs_a_heartbeat(

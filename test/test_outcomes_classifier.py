@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from outcomes_support import episode, labelled_run
 
 from llmagent_ros.cli.main import main
 from llmagent_ros.errors import ConfigError, ModelError, StoreError
@@ -17,7 +18,6 @@ from llmagent_ros.learning.rl.replay import Replay
 from llmagent_ros.outcomes import classifier as classifiers
 from llmagent_ros.outcomes.classifier import MANIFEST, TENSORS, SceneClassifier, Streak, platt, scene_text
 from llmagent_ros.outcomes.measures import Bin, calibration_error, choose_threshold, measure, reliability
-from llmagent_ros.types import Transition
 
 ABOUT = {"wished": 0.95, "best_precision": 0.5, "held_out": {}}
 
@@ -147,21 +147,6 @@ def test_the_instruction_is_part_of_the_text() -> None:
     assert scene_text("go to it", "it ahead at 1.0.") == "go to it. it ahead at 1.0."
 
 
-def episode(number: int, *, success: bool | None, near: bool = True) -> list[Transition]:
-    """One that drives up to a ball; near: whether it comes to it. success: None: it has not ended."""
-    seen = f"go to the red ball. red ball left {number % 9 * 10} at"
-    scenes = [f"{seen} {1.6 - 0.2 * i:.1f}." for i in range(5 + near * 3)]
-    steps = len(scenes) - 1
-    return [
-        Transition(
-            run="r", episode=number, step=i, task="go to the red ball", scene=scenes[i], action="forward",
-            reward=(1.0 if success else -1.0) if i == steps - 1 else -0.01, next_scene=scenes[i + 1],
-            terminated=success is not None and i == steps - 1, truncated=False,
-        )
-        for i in range(steps)
-    ]  # fmt: skip
-
-
 def test_labels_are_those_of_the_episodes_and_the_list_goes_first(tmp_path: Path) -> None:
     out = tmp_path / "run"
     with Replay(out / "replay.sqlite") as replay:
@@ -190,10 +175,7 @@ def test_a_split_has_whole_episodes_and_successes_in_each_part() -> None:
 
 
 def test_fit_and_show(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    run, out = tmp_path / "run", tmp_path / "c"
-    with Replay(run / "replay.sqlite") as replay:
-        for number in range(60):
-            replay.append(episode(number, success=number % 3 > 0, near=number % 3 > 0))
+    run, out = labelled_run(tmp_path / "run"), tmp_path / "c"
     assert main(["outcomes", "fit", str(run), "--out", str(out)]) == 0
     said = capsys.readouterr().out
     assert "| AUROC                         | 1.000" in said and str(out / "reliability.png") in said

@@ -46,6 +46,10 @@ def teleop() -> None:
     _start("teleop_node")
 
 
+def outcome() -> None:
+    _start("outcome_node")
+
+
 def recorder() -> None:
     _start("recorder_node")
 

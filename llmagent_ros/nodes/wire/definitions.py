@@ -26,6 +26,12 @@ def message_class(type_name: str) -> Any:
     return getattr(importlib.import_module(f"{package}.msg"), name)
 
 
+def message_names(package: str) -> list[str]:
+    """The message types of an installed package: "LaserScan" and so on."""
+    module = importlib.import_module(f"{package}.msg")
+    return sorted(name for name, value in vars(module).items() if hasattr(value, "get_fields_and_field_types"))
+
+
 def type_name_of(kind: type) -> str:
     """The inverse of `message_class`."""
     return f"{kind.__module__.partition('.')[0]}/msg/{kind.__name__}"

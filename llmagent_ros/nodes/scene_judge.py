@@ -1,0 +1,126 @@
+"""The classifier of scenes in a thread of its own: a large base takes longer than a person's button may wait."""
+
+from __future__ import annotations
+
+import threading
+import traceback
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from llmagent_ros.contract import RobotContract
+from llmagent_ros.errors import ModelError
+from llmagent_ros.outcomes.claims import Authority, Claim
+from llmagent_ros.outcomes.classifier import Streak, load, scene_text
+from llmagent_ros.policy.language_model import LanguageModel, LanguageModelConfig
+
+REASON = "recognised"
+STOP_TIMEOUT = 5.0  # s of wall time that the end waits for the scene under way
+
+
+@dataclass(frozen=True)
+class JudgedScene:
+    """task: its id."""
+
+    task: str
+    probability: float
+
+
+class SceneJudge:
+    """Says of scenes that their task is fulfilled, when enough in a row look so. The newest scene waits, others go.
+
+    Args:
+        folder: of the classifier. config: of the base. consecutive: scenes in a row.
+        on_failure: called in its thread when it dies of a defect, with the traceback.
+
+    Raises:
+        ModelError: the classifier is missing, damaged, unusable or of another base; or the base cannot be loaded.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        config: LanguageModelConfig,
+        contract: RobotContract,
+        consecutive: int,
+        on_failure: Callable[[str], None],
+    ) -> None:
+        self._classifier, self._contract, self._on_failure = load(folder), contract, on_failure
+        self._model = LanguageModel(config, contract.phrases)
+        try:
+            self._classifier.check(self._model.feature_digest)
+        except ModelError as error:
+            raise ModelError(f"{folder}: {error}") from error
+        assert self._classifier.threshold is not None, "checked"
+        self.last = 0.0  # probability of the newest scene
+        self._streak = Streak(self._classifier.threshold, consecutive)
+        self._judged: deque[JudgedScene] = deque(maxlen=64)
+        self._changed = threading.Condition()  # guards _waiting, _stopped
+        self._waiting: tuple[str, str] | None = None  # task id, text
+        self._stopped = False
+        self._classifier.probabilities(self._model.features(["nothing seen."]).cpu().numpy())  # the first pass is slow
+        self._thread = threading.Thread(target=self._run, name="judge", daemon=True)
+        self._thread.start()
+
+    def knows(self, instruction: str) -> bool:
+        """Whether it was fitted to instructions like this one, about whichever object."""
+        return self._contract.generalised(instruction).lower() in self._classifier.wordings
+
+    def offer(self, task: str, instruction: str, text: str) -> None:
+        """A scene of a task, by its id, to be judged."""
+        with self._changed:
+            self._waiting = (task, scene_text(instruction, text))
+            self._changed.notify_all()
+
+    def claim(self, task: str) -> Claim | None:
+        """What the scenes of a task that were judged since the last call say."""
+        enough = False
+        while self._judged:
+            scene = self._judged.popleft()
+            self.last = scene.probability
+            enough = (self._streak.take(scene.task, scene.probability) and scene.task == task) or enough
+        return Claim(Authority.CLASSIFIER, True, REASON) if enough else None
+
+    def close(self) -> None:
+        with self._changed:
+            self._stopped = True
+            self._changed.notify_all()
+        self._thread.join(STOP_TIMEOUT)
+
+    def _run(self) -> None:
+        try:
+            while self._judge():
+                pass
+        except Exception:
+            self._on_failure(traceback.format_exc())
+
+    def _judge(self) -> bool:
+        with self._changed:
+            self._changed.wait_for(lambda: self._waiting is not None or self._stopped)
+            if self._stopped or self._waiting is None:
+                return False
+            (task, text), self._waiting = self._waiting, None
+        probability = self._classifier.probabilities(self._model.features([text]).cpu().numpy())[0]
+        self._judged.append(JudgedScene(task, float(probability)))
+        return True
+
+
+def judge_of(
+    node: Any, folder: str, config: LanguageModelConfig, contract: RobotContract, consecutive: int, threads: int
+) -> SceneJudge | None:
+    """The judge of a node, whose `finished` becomes exit code 1 when its thread dies; None without a folder."""
+    if not folder:
+        return None
+    torch.set_num_threads(threads)
+
+    def on_failure(trace: str) -> None:
+        node.get_logger().fatal(trace)
+        node.finished = 1
+
+    judge = SceneJudge(Path(folder).expanduser(), config, contract, consecutive, on_failure)
+    node.get_logger().info(f"scenes are judged by {folder}, {consecutive} in a row")
+    return judge
