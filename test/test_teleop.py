@@ -14,12 +14,15 @@ from ros_support import Graph
 from sensor_msgs.msg import Joy
 from std_msgs.msg import Bool
 
+from llmagent_interfaces.msg import Judgement as JudgementMessage
 from llmagent_ros.contract import Limits
+from llmagent_ros.errors import ConfigError
 from llmagent_ros.nodes import qos
 from llmagent_ros.teleop.joystick import JoystickConfig, JoystickTeleop
+from llmagent_ros.teleop.judging import Judge, JudgeConfig
 from llmagent_ros.teleop.keyboard import Keyboard
 from llmagent_ros.teleop.keys import KeysConfig, KeyTeleop
-from llmagent_ros.types import Velocity
+from llmagent_ros.types import Judgement, Velocity
 
 LIMITS = Limits(linear=1.0, angular=2.0, linear_acceleration=1.0, angular_acceleration=1.0)
 HELD = [0, 0, 0, 0, 1]  # an Xbox pad's left shoulder button
@@ -61,6 +64,29 @@ def test_the_e_stop_button_counts_when_it_goes_down() -> None:
     assert downs == [False, True, False, False, True]
 
 
+def test_keys_and_buttons_judge_once_for_each_press() -> None:
+    judge = Judge(JudgeConfig(reward=0.5, bad=-1))
+    said = [judge.press(key) for key in "yN+=-_"]
+    assert said == [Judgement("success"), Judgement("failure"), *[Judgement(reward=r) for r in (0.5, 0.5, -0.5, -0.5)]]
+    assert not any(judge.press(key) for key in "wasderq x"), "those drive, stop and end"
+    keys = KeyTeleop(LIMITS)
+    assert not any(keys.press(key, 0.0) for key in "yn+=-_") and keys.velocity(0.0) is None
+    start, nothing = [0] * 7 + [1], [0] * 8
+    assert judge.on_joy(start) == [Judgement("success")] and judge.on_joy(start) == [], "held is not pressed again"
+    assert judge.on_joy(nothing) == [] and judge.on_joy(start) == [Judgement("success")]
+    assert judge.on_joy([0, 0, 1, 1, 0, 0, 1, 0]) == [Judgement("failure"), Judgement(reward=0.5)]
+    assert judge.missing([0] * 4) == ["judge.success 7", "judge.failure 6"]
+
+
+def test_a_button_that_means_two_things_is_refused() -> None:
+    JudgeConfig().check(JoystickConfig())
+    with pytest.raises(ConfigError, match=r"judge\.good: button 4 is joystick\.dead_man already"):
+        JudgeConfig(good=4).check(JoystickConfig())
+    with pytest.raises(ConfigError, match=r"judge\.failure: button 7 is judge\.success already; valid: another one"):
+        JudgeConfig(failure=7).check(JoystickConfig())
+    JudgeConfig(good=-1, bad=-1).check(JoystickConfig())
+
+
 def test_the_terminal_is_left_as_it_was_found() -> None:
     master, slave = pty.openpty()
     found = termios.tcgetattr(slave)
@@ -87,6 +113,7 @@ def test_a_person_drives_and_stops_by_keys_and_joystick(tmp_path: Path) -> None:
         teleop = graph.start("teleop", keyboard="always", keys__linear=1.0)
         commands = graph.collect(TwistStamped, "cmd_vel_teleop")
         stops = graph.collect(Bool, "e_stop", qos.LATEST)
+        judgements = graph.collect(JudgementMessage, "judgement")
         joystick = graph.publisher(Joy, "joy", qos.COMMAND)
 
         def speeds() -> list[float]:
@@ -102,6 +129,17 @@ def test_a_person_drives_and_stops_by_keys_and_joystick(tmp_path: Path) -> None:
             return -0.6 in [pytest.approx(speed) for speed in speeds()]
 
         graph.until(push, "the joystick does not drive")
+        os.write(master, b"Y-")  # with Caps Lock
+        graph.until(lambda: len(judgements) == 2, "no judgement by keys")
+        assert [(m.verdict, m.reward) for m in judgements] == [("success", 0.0), ("", pytest.approx(-0.2))]
+        assert all(m.header.stamp.sec > 0 for m in judgements), "without a stamp it could be of any episode"
+
+        def judge() -> bool:
+            joystick.publish(Joy(axes=[0.0] * 4, buttons=[0] * 6 + [1, 0]))
+            return len(judgements) > 2
+
+        graph.until(judge, "no judgement by the joystick")
+        assert judgements[2].verdict == "failure"
         os.write(master, b"e")
         graph.until(lambda: [stop.data for stop in stops] == [True], "no e-stop")
         os.write(master, b"E")  # with Caps Lock

@@ -115,7 +115,7 @@ def _read(spec: TopicSpec, seen: TopicObservation, observation: Observation) -> 
 def _elsewhere(spec: TopicSpec, observation: Observation) -> str:
     """Where the topic may be instead."""
     if spec.key.startswith("reward"):
-        return "publish an Outcome when a task has ended, or nothing is rewarded"
+        return "start the node outcome (robot.launch.xml does), or publish outcomes yourself: else nothing is rewarded"
     other = sorted(name for name, types in observation.types.items() if spec.type in types)
     if other:
         return f"start its driver, or set {spec.key} to what has that type: {', '.join(other)}"

@@ -26,7 +26,7 @@ from llmagent_ros.nodes.wire import decisions, reports
 from llmagent_ros.nodes.wire.stamps import key
 
 SILENT = 5.0  # s of wall time without a report after which a node is silent; all report every 2 s or more often
-_NODES = frozenset({"sim", "perception", "policy", "learner", "knowledge", "guard", "runner"})
+_NODES = frozenset({"sim", "perception", "policy", "learner", "knowledge", "guard", "outcome", "runner"})
 _GRAVE = (DiagnosticStatus.WARN, DiagnosticStatus.ERROR)
 
 

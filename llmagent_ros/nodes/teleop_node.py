@@ -1,4 +1,4 @@
-"""Teleop: a person drives with keys or a joystick, and presses the e-stop."""
+"""Teleop: a person drives with keys or a joystick, presses the e-stop, and says what they think of the robot."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from sensor_msgs.msg import Joy
 from std_msgs.msg import Bool
 from std_srvs.srv import Trigger
 
+from llmagent_interfaces.msg import Judgement as JudgementMessage
 from llmagent_ros.contract import load_mobile_contract
 from llmagent_ros.errors import ConfigError
 from llmagent_ros.nodes import process, qos
@@ -22,9 +23,11 @@ from llmagent_ros.nodes.heartbeat import Heartbeat
 from llmagent_ros.nodes.parameters import parameters
 from llmagent_ros.nodes.terminal import open_terminal
 from llmagent_ros.teleop.joystick import JoystickConfig, JoystickTeleop
+from llmagent_ros.teleop.judging import HELP as JUDGE_HELP
+from llmagent_ros.teleop.judging import Judge, JudgeConfig
 from llmagent_ros.teleop.keyboard import Keyboard
 from llmagent_ros.teleop.keys import HELP, KeysConfig, KeyTeleop
-from llmagent_ros.types import Velocity
+from llmagent_ros.types import Judgement, Velocity
 
 
 @dataclass(config=ConfigDict(extra="forbid"), frozen=True)
@@ -35,7 +38,7 @@ class TeleopNodeConfig:
         robot: contract of a base in config/robots, or a path; its limits scale what keys and joystick ask for.
         rate: Hz of commands while somebody drives; must be fast against the guard's teleop_timeout.
         keyboard: auto: where there is a terminal. always: it must be there. never: joystick only.
-        keys, joystick: see KeysConfig, JoystickConfig.
+        keys, joystick, judge: see KeysConfig, JoystickConfig, JudgeConfig.
     """
 
     robot: str = "sim_diffdrive"
@@ -43,11 +46,13 @@ class TeleopNodeConfig:
     keyboard: Literal["auto", "always", "never"] = "auto"
     keys: KeysConfig = Field(default_factory=KeysConfig)
     joystick: JoystickConfig = Field(default_factory=JoystickConfig)
+    judge: JudgeConfig = Field(default_factory=JudgeConfig)
 
 
 class TeleopNode(Node):
     """Subscribes joy; publishes cmd_vel_teleop while somebody drives, and e_stop (latched) when it changes.
 
+    judgement says that an episode has succeeded or failed, or rewards, when a key or button goes down for it.
     teleop_enable says whether a key or the dead-man is held, for a guard that asks for it; heartbeat, that it lives.
 
     When key or dead-man are released, one zero is sent and then nothing: the guard gives the robot back to the policy.
@@ -61,28 +66,33 @@ class TeleopNode(Node):
         self.finished: int | None = None
         self._keys = KeyTeleop(self._contract.limits, self._config.keys)
         self._joystick = JoystickTeleop(self._contract.limits, self._config.joystick)
+        self._config.judge.check(self._config.joystick)
+        self._judge = Judge(self._config.judge)
         self._driving = self._pressed = self._told = False
         self._command_publisher = self.create_publisher(TwistStamped, "cmd_vel_teleop", qos.COMMAND)
         self._e_stop_publisher = self.create_publisher(Bool, "e_stop", qos.LATEST)
         self._enable_publisher = self.create_publisher(Bool, "teleop_enable", qos.SENSOR)
+        self._judgement_publisher = self.create_publisher(JudgementMessage, "judgement", qos.COMMAND)
         self._heartbeat = Heartbeat(self)
         self._reset_client = self.create_client(Trigger, "guard/reset_e_stop")
         self.create_subscription(Joy, "joy", self._on_joy, qos.SENSOR)
         self.create_timer(1.0 / self._config.rate, self._tick, clock=Clock(clock_type=ClockType.STEADY_TIME))
         self._keyboard = _keyboard(self._config.keyboard)  # last: from here on `close` gives the terminal back
         if self._keyboard is not None:
-            self.get_logger().info(HELP)
+            self.get_logger().info(f"{HELP}\n{JUDGE_HELP}")
 
     def _on_joy(self, message: Joy) -> None:
-        missing = self._joystick.missing(message.axes, message.buttons)
+        missing = self._joystick.missing(message.axes, message.buttons) + self._judge.missing(message.buttons)
         if missing and not self._told:
             self._told = True
             self.get_logger().error(
                 f"this joystick has {len(message.axes)} axes and {len(message.buttons)} buttons, "
-                f"no {', '.join(missing)}: set them as parameters joystick.*"
+                f"no {', '.join(missing)}: set them as parameters joystick.*, judge.*"
             )
         if self._joystick.on_joy(message.axes, message.buttons, time.monotonic()):
             self._toggle_e_stop()
+        for judgement in self._judge.on_joy(message.buttons):
+            self._say(judgement)
 
     def _tick(self) -> None:
         now = time.monotonic()
@@ -110,6 +120,14 @@ class TeleopNode(Node):
                 self._reset_e_stop()
             elif character == "q":
                 self.finished = 0
+            elif (judgement := self._judge.press(character)) is not None:
+                self._say(judgement)
+
+    def _say(self, judgement: Judgement) -> None:
+        message = JudgementMessage(verdict=judgement.verdict, reward=judgement.reward)
+        message.header.stamp = self.get_clock().now().to_msg()
+        self._judgement_publisher.publish(message)
+        self.get_logger().info(judgement.verdict or f"reward {judgement.reward:+g}")
 
     def _toggle_e_stop(self) -> None:
         self._pressed = not self._pressed

@@ -1,1 +1,1 @@
-"""What a person drives a robot with: keys of a terminal, a joystick. ROS-free."""
+"""What a person drives and judges a robot with: keys of a terminal, a joystick. ROS-free."""
