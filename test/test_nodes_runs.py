@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from geometry_msgs.msg import TwistStamped
 from rclpy.action import ActionServer
-from ros_support import Graph
+from ros_support import ROOT, Graph
 from std_msgs.msg import Bool
 
 from llmagent_interfaces.action import ExecuteTask
@@ -31,7 +32,7 @@ PERIOD = 0.4
 class World:
     """Plays simulator, perception, policy and guard; each episode has three steps, every second one succeeds."""
 
-    def __init__(self, graph: Graph) -> None:
+    def __init__(self, graph: Graph, outcomes: str = "outcome") -> None:
         self.graph, self.node = graph, graph.node
         self.time = 0.0
         self.resets: list[ResetSimulation.Request] = []
@@ -42,7 +43,7 @@ class World:
         self.scene = self.node.create_publisher(Scene, "scene", qos.COMMAND)
         self.decision = self.node.create_publisher(Decision, "decision", qos.DECISION)
         self.cmd_vel = self.node.create_publisher(TwistStamped, "cmd_vel", qos.COMMAND)
-        self.outcome = self.node.create_publisher(Outcome, "outcome", qos.OUTCOME)
+        self.outcome = self.node.create_publisher(Outcome, outcomes, qos.OUTCOME)
         self.task = self.node.create_publisher(Task, "task", qos.LATEST)
         self.transition = self.node.create_publisher(Transition, "transition", qos.TRANSITION)
         self.diagnostics = self.node.create_publisher(DiagnosticArray, "/diagnostics", qos.COMMAND)
@@ -235,6 +236,23 @@ def test_episodes_that_the_time_limit_ends_are_recorded(tmp_path: Path) -> None:
     assert (summary["episodes"], summary["env_steps"]) == (3, 9)
     assert summary["episode_ends"] == {"timeout": 2, "reached": 1}
     assert summary["return_mean_last_20"] == pytest.approx(1.5)
+
+
+def test_outcomes_are_taken_from_the_topic_that_the_contract_names(tmp_path: Path) -> None:
+    contract = yaml.safe_load((ROOT / "config" / "robots" / "sim_diffdrive.yaml").read_text())
+    robot = tmp_path / "robot.yaml"
+    robot.write_text(yaml.safe_dump({**contract, "reward": {"outcome_topic": "judged"}}, sort_keys=False))
+    with Graph(tmp_path) as graph:
+        world = World(graph, "judged").serve()
+        recorder = graph.start("recorder", out=tmp_path / "out", robot=robot)
+        console = graph.start("console", robot=robot, screen="never", plain_period=0.1)
+        world.wait_for_readers(1)
+        graph.until(lambda: world.outcome.get_subscription_count() == 2, "recorder and console do not listen")
+        graph.until(lambda: world.decision.get_subscription_count() == 2, "recorder and console do not listen")
+        graph.start("runner", episodes=2, learn=False, robot=robot)
+        assert graph.exit_code(recorder) == 0
+        graph.until(lambda: "episodes 2/2 |" in console.said, "the console does not count them")
+    assert [episode.reason for episode in read_episodes(tmp_path / "out" / "episodes.csv")] == ["collision", "reached"]
 
 
 @pytest.mark.parametrize("began", [True, False])

@@ -16,6 +16,7 @@ from rclpy.clock import Clock, ClockType
 from llmagent_interfaces.msg import Adapter, Decision, Outcome, Scene, Task, Transition
 from llmagent_ros.console.live import ConsoleConfig, LiveConsole, save_picture
 from llmagent_ros.console.state import ConsoleState, Rate
+from llmagent_ros.contract import load_contract
 from llmagent_ros.errors import ConfigError
 from llmagent_ros.nodes import process, qos
 from llmagent_ros.nodes.base import Node
@@ -35,12 +36,14 @@ class ConsoleNodeConfig:
     """Parameters.
 
     Attributes:
+        robot: contract in config/robots, or a path; it names the topic of outcomes.
         screen: auto: the live view where there is a terminal, else lines. always: it must be there. never: lines.
         frames_per_second, plain_period: see ConsoleConfig.
         title: its first line.
         picture: SVG file that the view is drawn into when the node ends; empty: none.
     """
 
+    robot: str = "sim_diffdrive"
     screen: Literal["auto", "always", "never"] = "auto"
     frames_per_second: Annotated[float, Field(gt=0, le=8)] = 8.0
     plain_period: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 10.0
@@ -66,17 +69,17 @@ class ConsoleNode(Node):
         self._instruction = ""
         self._reported: dict[str, float] = {}  # component to wall time of its last report
         self._silent: set[str] = set()
-        self._subscribe()
+        self._subscribe(load_contract(c.robot).reward.outcome_topic)
         self._terminal = _terminal(c.screen)
         self._view = LiveConsole(ConsoleConfig(c.frames_per_second, c.plain_period), self._terminal or sys.stdout)
         self.create_timer(1.0 / c.frames_per_second, self._show, clock=Clock(clock_type=ClockType.STEADY_TIME))
         self._view.start()  # last: from here on `close` gives the terminal back
 
-    def _subscribe(self) -> None:
+    def _subscribe(self, outcomes: str) -> None:
         self.create_subscription(Task, "task", self._on_task, qos.LATEST)
         self.create_subscription(Scene, "scene", self._on_scene, qos.COMMAND)
         self.create_subscription(Decision, "decision", self._on_decision, qos.COMMAND)
-        self.create_subscription(Outcome, "outcome", self._on_outcome, qos.COMMAND)
+        self.create_subscription(Outcome, outcomes, self._on_outcome, qos.COMMAND)
         self.create_subscription(Transition, "transition", self._on_transition, qos.COMMAND)
         self.create_subscription(Adapter, "adapter", self._on_adapter, qos.LATEST)
         self.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, qos.COMMAND)

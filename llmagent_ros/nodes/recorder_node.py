@@ -16,6 +16,7 @@ from std_msgs.msg import Bool
 
 from llmagent_interfaces.msg import Adapter, Decision, Outcome, Scene, Task, Transition
 from llmagent_interfaces.msg import Verdict as VerdictMessage
+from llmagent_ros.contract import load_contract
 from llmagent_ros.errors import ConfigError
 from llmagent_ros.nodes import process, qos
 from llmagent_ros.nodes.base import Node
@@ -38,11 +39,14 @@ NO_SIM_AFTER = 5.0  # s of wall time without a simulator's report after which sc
 
 @dataclass(config=ConfigDict(extra="forbid"), frozen=True)
 class RecorderNodeConfig:
-    """Parameters: see RecorderConfig. out: empty for runs/TIME-seedN. seed, model: only written down.
+    """Parameters: see RecorderConfig. robot: contract in config/robots, or a path; it names the topic of outcomes.
+
+    out: empty for runs/TIME-seedN. seed, model: only written down.
 
     decisions_mb: see RecorderConfig; `llmagent explain` reads them.
     """
 
+    robot: str = "sim_diffdrive"
     out: str = ""
     seed: Annotated[int, Field(ge=0)] = 0
     model: str = ""
@@ -53,7 +57,7 @@ class RecorderNodeConfig:
 
 
 class RecorderNode(Node):
-    """Subscribes task, scene, decision, cmd_vel, verdict, outcome, transition, adapter, /diagnostics, run_finished.
+    """Subscribes task, scene, decision, cmd_vel, verdict, outcomes, transition, adapter, /diagnostics, run_finished.
 
     *Scene-to-command latency* is the time between two events on their publishers' wall clock: perception publishes the
     scene, the guard publishes the command that bears the scene's stamp. Only scenes that were decided on count. It does
@@ -70,6 +74,7 @@ class RecorderNode(Node):
         self._recorder: RunRecorder | None = RunRecorder(
             RecorderConfig(out, c.seed, model, c.resume, c.report_period, c.summary_period, c.decisions_mb)
         )
+        self._outcome_topic = load_contract(c.robot).reward.outcome_topic
         self._out, self._began = out, time.time_ns()
         self._tracker = EpisodeTracker()
         self._probe = LatencyProbe()
@@ -87,7 +92,7 @@ class RecorderNode(Node):
         subscribe(Decision, "decision", self._on_decision, qos.deep(qos.DECISION))
         subscribe(TwistStamped, "cmd_vel", self._on_command, qos.deep(qos.COMMAND))
         subscribe(VerdictMessage, "verdict", self._on_verdict, qos.deep(qos.VERDICT))
-        subscribe(Outcome, "outcome", self._on_outcome, qos.deep(qos.OUTCOME))
+        subscribe(Outcome, self._outcome_topic, self._on_outcome, qos.deep(qos.OUTCOME))
         subscribe(Transition, "transition", self._on_transition, qos.deep(qos.TRANSITION))
         subscribe(Adapter, "adapter", self._on_adapter, qos.LATEST)
         subscribe(DiagnosticArray, "/diagnostics", self._on_diagnostics, qos.deep(qos.COMMAND))

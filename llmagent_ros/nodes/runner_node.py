@@ -22,6 +22,7 @@ from unique_identifier_msgs.msg import UUID
 from llmagent_interfaces.action import ExecuteTask
 from llmagent_interfaces.msg import Task
 from llmagent_interfaces.srv import ResetSimulation, RetrieveSkills
+from llmagent_ros.contract import load_contract
 from llmagent_ros.nodes import process, qos
 from llmagent_ros.nodes.base import Node
 from llmagent_ros.nodes.diagnostics import Diagnostics
@@ -47,6 +48,7 @@ class RunnerNodeConfig:
     """Parameters; times are wall time.
 
     Attributes:
+        robot: contract in config/robots, or a path; it names the topic of outcomes.
         episodes: after so many the run is over; 0: never. seed: of the first world; the others follow from it.
         out: folder of the run. When it holds episodes already, the worlds follow from the seed and their number, so
             that a run that goes on draws worlds of its own. Empty: nothing to go on with.
@@ -60,6 +62,7 @@ class RunnerNodeConfig:
         learner_timeout: s to wait for the learner after an episode.
     """
 
+    robot: str = "sim_diffdrive"
     episodes: Annotated[int, Field(ge=0)] = 0
     seed: Annotated[int, Field(ge=0)] = 0
     out: str = ""
@@ -87,6 +90,7 @@ class RunnerNode(Node):
         super().__init__("runner", automatically_declare_parameters_from_overrides=True)
         self._config = parameters(self, RunnerNodeConfig)
         self.finished: int | None = None
+        self._outcome_topic = load_contract(self._config.robot).reward.outcome_topic
         self._done = 0  # episodes
         self._seed = _seed_of_worlds(self._config)
         self._drawn = 0  # worlds
@@ -282,7 +286,7 @@ class RunnerNode(Node):
 
     def _peers_now(self) -> dict[tuple[str, str], set[bytes]]:
         peers: dict[tuple[str, str], set[bytes]] = {}
-        for topic in ("decision", "outcome"):
+        for topic in ("decision", self._outcome_topic):
             for info in self.get_publishers_info_by_topic(topic):
                 if info.node_name != NAMELESS:
                     name = f"{info.node_namespace.rstrip('/')}/{info.node_name}"
