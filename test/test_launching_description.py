@@ -294,5 +294,5 @@ def test_every_node_of_a_robot_keeps_a_log_file_unless_told_not_to(
     path = config.share_dir() / "launch" / "robot.launch.xml"
     everything = {"robot": "sim_diffdrive", "record": "true", "teleop": "true", "console": "true"}
     launch = description.expand(path, everything | given, tmp_path, os.environ)
-    assert len(launch.processes) == 9
+    assert len(launch.processes) == 10
     assert all(f"{word}-external-lib-logs" in process.command for process in launch.processes)

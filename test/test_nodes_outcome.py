@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -216,6 +218,13 @@ def test_a_classifier_of_another_base_ends_the_node_with_one_line(tmp_path: Path
         process = graph.start("outcome", classifier=tmp_path / "c")
         assert graph.exit_code(process) == 2
         assert f"{tmp_path / 'c'}: outcome classifier: made for another base model or prompt" in process.said
+
+
+def test_without_a_classifier_no_language_model_is_loaded() -> None:
+    """It runs on the robot, whose computer may be small."""
+    code = "import sys, llmagent_ros.nodes.outcome_node; print(sorted({'torch', 'sklearn'} & set(sys.modules)))"
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert said.stdout.strip() == "[]"
 
 
 def test_a_real_time_trace_takes_such_outcomes_and_one_end() -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 from diagnostic_msgs.msg import DiagnosticStatus
 from pydantic import ConfigDict, Field
@@ -20,14 +21,15 @@ from llmagent_ros.nodes.base import Node
 from llmagent_ros.nodes.condition_topics import ConditionTopics
 from llmagent_ros.nodes.diagnostics import Diagnostics
 from llmagent_ros.nodes.parameters import parameters
-from llmagent_ros.nodes.scene_judge import judge_of
 from llmagent_ros.nodes.wire import decisions
 from llmagent_ros.nodes.wire.stamps import to_seconds
 from llmagent_ros.outcomes.arbiter import FAILURE, SUCCESS, Arbiter, ArbiterConfig, RewardConfig
 from llmagent_ros.outcomes.conditions import Conditions
 from llmagent_ros.outcomes.task import RobotTask, load_robot_task
-from llmagent_ros.policy.language_model import LanguageModelConfig
 from llmagent_ros.types import Judgement
+
+if TYPE_CHECKING:
+    from llmagent_ros.nodes.scene_judge import SceneJudge
 
 REPORT_PERIOD = 1.0  # s of wall time between two diagnostics
 SILENT_AFTER = 5.0  # s of an episode after which a topic that has never spoken is reported
@@ -80,9 +82,15 @@ class OutcomeNode(Node):
         self._begun = math.inf
         self.finished: int | None = None
         self._topics = ConditionTopics(self, self._conditions, self._now)
-        language = LanguageModelConfig(model=c.model, device=c.device, dtype=c.dtype, chat=c.chat)
-        self._judge = judge_of(self, c.classifier, language, self._contract, c.consecutive, c.threads)
+        self._judge = self._make_judge() if c.classifier else None
         self._make_topics()
+
+    def _make_judge(self) -> SceneJudge:
+        from llmagent_ros.nodes.scene_judge import judge_of  # needs torch, as nothing else here does
+
+        c = self._config
+        base = {"model": c.model, "device": c.device, "dtype": c.dtype, "chat": c.chat}
+        return judge_of(self, Path(c.classifier), base, self._contract, c.consecutive, c.threads)
 
     def _make_topics(self) -> None:
         self._publisher = self.create_publisher(Outcome, self._contract.reward.outcome_topic, qos.OUTCOME)

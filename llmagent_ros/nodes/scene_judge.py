@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import traceback
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -110,17 +110,16 @@ class SceneJudge:
 
 
 def judge_of(
-    node: Any, folder: str, config: LanguageModelConfig, contract: RobotContract, consecutive: int, threads: int
-) -> SceneJudge | None:
-    """The judge of a node, whose `finished` becomes exit code 1 when its thread dies; None without a folder."""
-    if not folder:
-        return None
+    node: Any, folder: Path, base: Mapping[str, Any], contract: RobotContract, consecutive: int, threads: int
+) -> SceneJudge:
+    """The judge of a node, whose `finished` becomes exit code 1 when its thread dies. base: of LanguageModelConfig."""
     torch.set_num_threads(threads)
 
     def on_failure(trace: str) -> None:
         node.get_logger().fatal(trace)
         node.finished = 1
 
-    judge = SceneJudge(Path(folder).expanduser(), config, contract, consecutive, on_failure)
+    config = LanguageModelConfig(**base)
+    judge = SceneJudge(folder.expanduser(), config, contract, consecutive, on_failure)
     node.get_logger().info(f"scenes are judged by {folder}, {consecutive} in a row")
     return judge
