@@ -113,7 +113,12 @@ def test_a_person_a_condition_and_the_time_end_episodes_each_once(tmp_path: Path
         assert (around.end().success, around.end().reason) == (True, "docked")
 
         around.begin("c", "leave the red ball")
-        docked.publish(Bool(data=True))
+
+        def stay() -> bool:
+            docked.publish(Bool(data=True))
+            return around.outcomes[-1].terminated or around.outcomes[-1].truncated
+
+        graph.until(stay, "the time limit does not end it")
         last = around.end()
         assert (last.terminated, last.truncated, last.reason) == (False, True, "timeout"), "it is of other instructions"
         around.task.publish(Task())
