@@ -67,7 +67,7 @@ class LearnerConfig:
     lesson_share: Share = 0.5
     kl_weight: Annotated[float, Field(ge=0)] = 0.1
     clone_weight: Annotated[float, Field(ge=0)] = 0.5
-    feature_floor: Annotated[float, Field(gt=0)] | None = 0.05
+    feature_floor: Annotated[float, Field(gt=0)] | None = 2.0
     cache_features: bool = True
     max_gradient: Positive = 10.0
     max_loss: Positive = 1e4
