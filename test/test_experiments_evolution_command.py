@@ -38,7 +38,7 @@ def command(base: Path, out: Path, workers: int) -> list[str]:
     config.write_text(yaml.safe_dump(MEMBER))
     words += ["--config", str(config), "--model", str(base / "tiny"), "--workers", str(workers), "--slice", "30"]
     words += ["--population", "4", "--keep", "2", "--generations", "2", "--genes", *GENES]
-    return [*words, "--set", "race.block=2", "--set", "race.rounds=2", "--set", "mixture=1", "--seed", "1"]
+    return [*words, "--set", "race.block=2", "--set", "race.rounds=2", "--set", "mixture=1", "--seed", str(ALL["seed"])]
 
 
 def test_a_real_kill_and_any_number_of_workers(base: Path, tmp_path: Path, whole: dict[str, Any]) -> None:
