@@ -17,7 +17,35 @@ from rclpy.node import Node as RosNode
 from llmagent_ros.errors import ConfigError, LlmAgentError
 
 
-class Node(RosNode):
+class _Ending:
+    """What ends a node from within: `finished` is the exit code, once there is one."""
+
+    finished: int | None
+    get_logger: Callable[[], Any]
+
+    def work(self, task: Callable[[], None], name: str) -> threading.Thread:
+        """A started thread. An exception that leaves `task` ends the node with its traceback and exit code 1.
+
+        A node whose thread is gone looks alive and does nothing: better that it dies and is started again.
+        """
+
+        def run() -> None:
+            try:
+                task()
+            except Exception:
+                self.fail()
+
+        thread = threading.Thread(target=run, name=name, daemon=True)
+        thread.start()
+        return thread
+
+    def fail(self) -> None:
+        """Ends the node because of the exception that is being handled, a defect. From any thread."""
+        self.get_logger().fatal(traceback.format_exc())
+        self.finished = 1
+
+
+class Node(_Ending, RosNode):
     """A node that holds its name from before it has topics until the process ends (see `hold_name`)."""
 
     def __init__(self, name: str, **options: Any) -> None:
@@ -29,7 +57,7 @@ class Node(RosNode):
         self._name_lock.close()
 
 
-class ManagedNode(LifecycleNode):
+class ManagedNode(_Ending, LifecycleNode):
     """A lifecycle node that can bring itself up (`autostart`) and turns LlmAgentErrors into failed transitions.
 
     Subclasses implement `configure`, `activate`, `deactivate` and `cleanup`, and set `starts_itself`.
@@ -58,27 +86,6 @@ class ManagedNode(LifecycleNode):
     def destroy_node(self) -> None:
         super().destroy_node()
         self._name_lock.close()
-
-    def work(self, task: Callable[[], None], name: str) -> threading.Thread:
-        """A started thread. An exception that leaves `task` ends the node with its traceback and exit code 1.
-
-        A node whose thread is gone looks alive and does nothing: better that it dies and is started again.
-        """
-
-        def run() -> None:
-            try:
-                task()
-            except Exception:
-                self.fail()
-
-        thread = threading.Thread(target=run, name=name, daemon=True)
-        thread.start()
-        return thread
-
-    def fail(self) -> None:
-        """Ends the node because of the exception that is being handled, a defect. From any thread."""
-        self.get_logger().fatal(traceback.format_exc())
-        self.finished = 1
 
     def configure(self) -> None: ...
 

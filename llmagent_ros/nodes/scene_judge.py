@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import threading
-import traceback
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -17,6 +16,9 @@ from llmagent_ros.errors import ModelError
 from llmagent_ros.outcomes.claims import Authority, Claim
 from llmagent_ros.outcomes.classifier import Streak, load, scene_text
 from llmagent_ros.policy.language_model import LanguageModel, LanguageModelConfig
+
+if TYPE_CHECKING:
+    from llmagent_ros.nodes.base import Node
 
 REASON = "recognised"
 STOP_TIMEOUT = 5.0  # s of wall time that the end waits for the scene under way
@@ -35,7 +37,7 @@ class SceneJudge:
 
     Args:
         folder: of the classifier. config: of the base. consecutive: scenes in a row.
-        on_failure: called in its thread when it dies of a defect, with the traceback.
+        work: starts its thread; see `Node.work`.
 
     Raises:
         ModelError: the classifier is missing, damaged, unusable or of another base; or the base cannot be loaded.
@@ -47,9 +49,9 @@ class SceneJudge:
         config: LanguageModelConfig,
         contract: RobotContract,
         consecutive: int,
-        on_failure: Callable[[str], None],
+        work: Callable[[Callable[[], None], str], threading.Thread],
     ) -> None:
-        self._classifier, self._contract, self._on_failure = load(folder), contract, on_failure
+        self._classifier, self._contract = load(folder), contract
         self._model = LanguageModel(config, contract.phrases)
         try:
             self._classifier.check(self._model.feature_digest)
@@ -63,8 +65,7 @@ class SceneJudge:
         self._waiting: tuple[str, str] | None = None  # task id, text
         self._stopped = False
         self._classifier.probabilities(self._model.features(["nothing seen."]).cpu().numpy())  # the first pass is slow
-        self._thread = threading.Thread(target=self._run, name="judge", daemon=True)
-        self._thread.start()
+        self._thread = work(self._run, "judge")
 
     def knows(self, instruction: str) -> bool:
         """Whether it was fitted to instructions like this one, about whichever object."""
@@ -92,11 +93,8 @@ class SceneJudge:
         self._thread.join(STOP_TIMEOUT)
 
     def _run(self) -> None:
-        try:
-            while self._judge():
-                pass
-        except Exception:
-            self._on_failure(traceback.format_exc())
+        while self._judge():
+            pass
 
     def _judge(self) -> bool:
         with self._changed:
@@ -110,16 +108,10 @@ class SceneJudge:
 
 
 def judge_of(
-    node: Any, folder: Path, base: Mapping[str, Any], contract: RobotContract, consecutive: int, threads: int
+    node: Node, folder: Path, base: Mapping[str, Any], contract: RobotContract, consecutive: int, threads: int
 ) -> SceneJudge:
-    """The judge of a node, whose `finished` becomes exit code 1 when its thread dies. base: of LanguageModelConfig."""
+    """The judge of a node. base: of LanguageModelConfig."""
     torch.set_num_threads(threads)
-
-    def on_failure(trace: str) -> None:
-        node.get_logger().fatal(trace)
-        node.finished = 1
-
-    config = LanguageModelConfig(**base)
-    judge = SceneJudge(folder.expanduser(), config, contract, consecutive, on_failure)
+    judge = SceneJudge(folder.expanduser(), LanguageModelConfig(**base), contract, consecutive, node.work)
     node.get_logger().info(f"scenes are judged by {folder}, {consecutive} in a row")
     return judge
