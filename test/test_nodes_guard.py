@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from diagnostic_msgs.msg import DiagnosticArray
 from geometry_msgs.msg import TwistStamped
@@ -14,7 +16,7 @@ from rcl_interfaces.srv import GetParameters
 from rclpy.duration import Duration
 from ros_support import DEADLINE, Graph
 from rosgraph_msgs.msg import Clock
-from safety_support import open_scan
+from safety_support import open_scan, scan_of
 from sensor_msgs.msg import LaserScan
 from std_msgs.msg import Bool, String
 from std_srvs.srv import Trigger
@@ -26,6 +28,7 @@ from llmagent_ros.nodes.wire import reports, sensors, stamps
 from llmagent_ros.types import Odometry as Reading
 
 CONTRACT = load_contract("sim_diffdrive")
+REPEATED = "dropped_repeated_scan"
 
 
 class Around:
@@ -275,6 +278,46 @@ def test_what_must_live_and_a_dead_man(tmp_path: Path) -> None:
         keep(around.person, -0.2, person(True), "the person does not drive", odom=False, beat=False)
         hand.publish(Bool(data=False))
         keep(around.person, -0.2, lambda v: v == 0.0, "letting go does not stop", odom=False, beat=False)
+
+
+def test_a_scanner_that_sends_an_old_scan_with_fresh_stamps_stops_a_robot_that_moves(tmp_path: Path) -> None:
+    with Graph(tmp_path) as graph:
+        around = Around(graph, mode="realtime", odom_check=True)
+        odometry = graph.publisher(Odometry, "odom", qos.RELIABLE_SENSOR)
+        states: list[DiagnosticArray] = graph.collect(DiagnosticArray, "/diagnostics")
+        scan, x, step = scan_of(np.array([[3.0, 0.0]]), 0.0), 0.0, 0.0  # the same scan all the time
+
+        def said() -> dict[str, str]:
+            return reports.values(states[-1].status[0]) if states else {}
+
+        def go_on() -> bool:
+            """One more of everything; whether the robot has driven since the commands were cleared."""
+            nonlocal x
+            x += step
+            now = around.now()
+            reading = Reading(now, x, 0.0, 0.0, 0.0, 0.0)
+            odometry.publish(sensors.odometry_to_message(reading, "odom", "base_link"))
+            around.scan.publish(sensors.scan_to_message(dataclasses.replace(scan, stamp=now), "base_scan"))
+            around.say(around.policy, 0.5, now)
+            return any(m.twist.linear.x > 0.45 for m in around.commands)
+
+        def stopped() -> bool:
+            go_on()
+            counted = reports.guard_counts(said()).get(REPEATED, 0)
+            return bool(counted and said()["reason"] == "stale_scan" and around.commands[-1].twist.linear.x == 0.0)
+
+        graph.until(go_on, "the policy does not drive")
+        for _ in range(10):
+            go_on()
+        around.wait_until_taken(around.scan)
+        states.clear()
+        graph.until(lambda: states, "it reports nothing")
+        assert REPEATED not in reports.guard_counts(said()), "a robot that stands may see the same"
+        step = 0.04
+        graph.until(stopped, "it drives on by an old scan")
+        scan, step = scan_of(np.array([[2.9, 0.0]]), 0.0), 0.0
+        around.commands.clear()
+        graph.until(go_on, "the first scan that is another is not believed")
 
 
 def test_e_stop_is_latched_until_it_is_reset(tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ from llmagent_ros.geometry import (
     valid_ranges,
 )
 from llmagent_ros.safety.reasons import BLIND, OBSTACLE
-from llmagent_ros.safety.reckoning import Reckoning
+from llmagent_ros.safety.reckoning import ORIGIN, Pose, Reckoning
 from llmagent_ros.types import LaserScan, Velocity
 
 _STEP = 0.01  # m that a point of the outline moves at most between two places at which it is compared with the scan
@@ -95,16 +95,23 @@ class Clearance:
         """What was driven does not count any more."""
         self._reckoning.forget()
 
-    def see(self, scan: LaserScan, stamp: float) -> None:
-        """Takes the newest scan. stamp: when it was acquired by the guard's time, s."""
+    def see(self, scan: LaserScan, stamp: float, moved_since: Pose = ORIGIN) -> None:
+        """Takes the newest scan.
+
+        Args:
+            stamp: when it was acquired by the guard's time, s.
+            moved_since: where the robot stood then, in the frame in which what the scan says was seen: one that is the
+                same as before may be an old one.
+        """
         whole = full_circle(scan)
         bearings, ranges = np.radians(bearings_deg(whole)), valid_ranges(whole)
         mount = self._mount
         finite = np.isfinite(ranges)
         points = moved(along(bearings[finite], ranges[finite]), mount.x, mount.y, math.radians(mount.yaw))
-        points = points[np.hypot(points[:, 0], points[:, 1]) < self._reach]
-        self._points, self._stamp = points[self._outside(points) > -self._config.margin], stamp
-        self._bearings, self._lost = bearings + math.radians(mount.yaw), np.isnan(ranges)
+        points = points[np.hypot(points[:, 0], points[:, 1]) < self._reach + math.hypot(*moved_since[:2])]
+        others = points[self._outside(points) > -self._config.margin]
+        self._points, self._stamp = seen_from(others, *moved_since), stamp
+        self._bearings, self._lost = bearings + math.radians(mount.yaw) - moved_since[2], np.isnan(ranges)
         self._reckoning.older(stamp)
 
     def drive(self, velocity: Velocity, now: float) -> None:

@@ -10,6 +10,7 @@ from pydantic.dataclasses import dataclass
 from llmagent_ros.contract import NotNegative, Positive
 from llmagent_ros.safety.clearance import ClearanceConfig
 from llmagent_ros.safety.fallback import FollowConfig
+from llmagent_ros.safety.repeats import RepeatsConfig
 
 
 @dataclass(config=ConfigDict(extra="forbid"), frozen=True)
@@ -30,6 +31,9 @@ class GuardConfig:
         teleop_override: whether a person may drive without that check.
         clearance: how it sees the robot.
         odom_check: whether the policy may drive only while odometry comes, of a base; None: in real time.
+        repeat_check: whether a scan is dropped that is the same as before though odometry says that the robot has moved
+            (`safety.repeats`), of a base in real time; None: where odometry is watched.
+        repeats: how far it may have moved.
         heartbeats: who must say all the time that they live for the policy to drive: of "policy", "teleop", or whoever
             else publishes their name on `heartbeat`.
         heartbeat_timeout: s of steady time after a heartbeat at which the next one is missed.
@@ -54,6 +58,8 @@ class GuardConfig:
     teleop_override: bool = False
     clearance: ClearanceConfig = Field(default_factory=ClearanceConfig)
     odom_check: bool | None = None
+    repeat_check: bool | None = None
+    repeats: RepeatsConfig = Field(default_factory=RepeatsConfig)
     heartbeats: tuple[Annotated[str, Field(min_length=1, max_length=60)], ...] = ()
     heartbeat_timeout: Positive = 0.5
     dead_man: bool = False
@@ -70,6 +76,8 @@ class GuardConfig:
             raise ValueError(f"fallback: {self.fallback} needs mode realtime and collision_check; valid: stop")
         if self.unsure_above is not None and self.lockstep:
             raise ValueError("unsure_above: not in mode lockstep, which answers a command before its decision comes")
+        if self.repeat_check and (self.lockstep or not self.watches_odometry):
+            raise ValueError("repeat_check: needs mode realtime and odom_check; valid: false")
         return self
 
     @property
@@ -79,3 +87,7 @@ class GuardConfig:
     @property
     def watches_odometry(self) -> bool:
         return not self.lockstep if self.odom_check is None else self.odom_check
+
+    @property
+    def checks_repeats(self) -> bool:
+        return self.watches_odometry and not self.lockstep and self.repeat_check is not False

@@ -11,7 +11,7 @@ import math
 from collections import Counter
 from dataclasses import dataclass
 
-from llmagent_ros.contract import RobotContract
+from llmagent_ros.contract import MobileContract, RobotContract
 from llmagent_ros.geometry import is_blind
 from llmagent_ros.safety.config import GuardConfig
 from llmagent_ros.safety.reasons import (
@@ -28,10 +28,13 @@ from llmagent_ros.safety.reasons import (
     NOT_FINITE,
     OLD_COMMAND,
     OLD_TELEOP,
+    REPEATED_SCAN,
     STALE_COMMAND,
     TELEOP,
     UNSURE,
 )
+from llmagent_ros.safety.reckoning import ORIGIN
+from llmagent_ros.safety.repeats import ScanRepeats
 from llmagent_ros.safety.sense import sense_of
 from llmagent_ros.safety.shaping import JointShaper, Shaped, VelocityShaper, make_shaper
 from llmagent_ros.safety.vitals import Vitals
@@ -63,6 +66,9 @@ class Guard:
         self._sense = sense_of(contract)
         self._vitals = Vitals(contract, self.config)
         self._shaper = make_shaper(contract, self.config)
+        self._repeats: ScanRepeats | None = None
+        if isinstance(contract, MobileContract) and self.config.checks_repeats:
+            self._repeats = ScanRepeats(contract, self.config.repeats)
         self._command_timeout = self.config.command_timeout or 1.5 * contract.control_period
         self._clock_timeout = self.config.clock_timeout or 1.5 * contract.control_period
         self._moved: tuple[float, float] | None = None  # the clock when it was last seen to move, and the steady time
@@ -99,6 +105,8 @@ class Guard:
         """Drops commands and readings and takes the robot to stand still; e-stop and counts stay."""
         self._forget_commands()
         self._lose_sight()
+        if self._repeats is not None:
+            self._repeats.forget_stamps()
 
     def _forget_commands(self) -> None:
         self._policy: _Taken | None = None
@@ -166,16 +174,20 @@ class Guard:
     def on_scan(self, scan: LaserScan, now: float) -> bool:
         """Takes a scan; returns whether it was believed.
 
-        One without any measurement is none, so that a scanner that sees nothing goes stale.
+        One without any measurement is none, so that a scanner that sees nothing goes stale; nor is one that says what
+        it said where the robot was before (`safety.repeats`).
         """
         now = self._advance(now)
         if not len(scan.ranges) or is_blind(scan):
             return self._drop(EMPTY_SCAN)
-        newest = self._seen is None or scan.stamp >= self._seen or self.config.lockstep
-        if not self._see(scan.stamp, now):
-            return False
+        refusal = self._refusal(scan.stamp, now)
+        if refusal is not None:
+            return self._drop(refusal)
+        if self._repeats is not None and self._repeats.repeats(scan):
+            return self._drop(REPEATED_SCAN)
+        newest = self._see(scan.stamp, now)
         if newest and isinstance(self._shaper, VelocityShaper):
-            self._shaper.see(scan, min(scan.stamp, now))
+            self._shaper.see(scan, min(scan.stamp, now), self._repeats.moved if self._repeats else ORIGIN)
         return True
 
     def on_odometry(self, odometry: Odometry, now: float) -> bool:
@@ -186,6 +198,8 @@ class Guard:
             return self._drop(NOT_FINITE)
         if odometry.stamp > now + self.config.future_tolerance and not self.config.lockstep:
             return self._drop(FUTURE_ODOM)
+        if self._repeats is not None:
+            self._repeats.on_odometry(odometry)
         self._vitals.on_odometry(odometry.stamp if self.config.lockstep else min(odometry.stamp, now))
         return True
 
@@ -206,12 +220,12 @@ class Guard:
         if not isinstance(shaper, JointShaper) or not set(shaper.limits) <= set(state.positions):
             return False
         now = self._advance(now)
-        newest = self._seen is None or state.stamp >= self._seen or self.config.lockstep
         if not all(math.isfinite(state.positions[name]) for name in shaper.limits):
             return self._drop(NOT_FINITE)
-        if not self._see(state.stamp, now):
-            return False
-        if newest:
+        refusal = self._refusal(state.stamp, now)
+        if refusal is not None:
+            return self._drop(refusal)
+        if self._see(state.stamp, now):
             shaper.measure(state.positions)
         return True
 
@@ -241,18 +255,22 @@ class Guard:
             self._policy = self._teleop = None
         return True
 
-    def _see(self, stamp: float, now: float) -> bool:
-        now = self._advance(now)
+    def _refusal(self, stamp: float, now: float) -> str | None:
+        """Why a reading of the sense is not taken."""
         if not math.isfinite(stamp):
-            return self._drop(NOT_FINITE)
+            return NOT_FINITE
+        ahead = stamp > now + self.config.future_tolerance and not self.config.lockstep
+        return self._sense.future if ahead else None
+
+    def _see(self, stamp: float, now: float) -> bool:
+        """Notes that a reading of the sense has come; whether none is newer."""
         if self.config.lockstep:
             self._seen = stamp  # a world that was reset may begin anew at 0
             return True
-        if stamp > now + self.config.future_tolerance:
-            return self._drop(self._sense.future)
+        newest = self._seen is None or stamp >= self._seen
         stamp = min(stamp, now)
         self._seen = stamp if self._seen is None else max(self._seen, stamp)
-        return True
+        return newest
 
     def decide(self, now: float, steady: float | None = None) -> Verdict:
         """The command to publish now. Call it after each accepted command and by a timer in between.

@@ -10,6 +10,7 @@ from llmagent_ros.types import Velocity
 _MOST = 4096  # velocities that are remembered
 
 Pose = tuple[float, float, float]  # m, m, rad
+ORIGIN: Pose = (0.0, 0.0, 0.0)
 
 
 def after(velocity: Velocity, seconds: float) -> Pose:
@@ -19,6 +20,14 @@ def after(velocity: Velocity, seconds: float) -> Pose:
     if abs(turned) < 1e-9:
         return way, 0.0, turned
     return way * math.sin(turned) / turned, way * (1.0 - math.cos(turned)) / turned, turned
+
+
+def joined(pose: Pose, step: Pose) -> Pose:
+    """Where a step leads that is told in the frame of a pose."""
+    x, y, yaw = pose
+    dx, dy, turned = step
+    cos, sin = math.cos(yaw), math.sin(yaw)
+    return x + cos * dx - sin * dy, y + sin * dx + cos * dy, yaw + turned
 
 
 class Reckoning:
@@ -41,17 +50,14 @@ class Reckoning:
 
     def since(self, then: float, now: float) -> Pose:
         """The pose at `now` in the frame in which the robot stood at `then`."""
-        x = y = yaw = 0.0
+        pose = ORIGIN
         given = [each for each in self._given if each[0] < now]
         ends = [*(begin for begin, _ in given[1:]), now]
         for (begin, velocity), end in zip(given, ends, strict=False):
             if end <= then:
                 continue
-            dx, dy, turned = after(velocity, end - max(begin, then))
-            x += dx * math.cos(yaw) - dy * math.sin(yaw)
-            y += dx * math.sin(yaw) + dy * math.cos(yaw)
-            yaw += turned
-        return x, y, yaw
+            pose = joined(pose, after(velocity, end - max(begin, then)))
+        return pose
 
     def older(self, than: float) -> None:
         """Forgets what had ended before this time, s."""

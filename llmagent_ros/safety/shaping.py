@@ -15,6 +15,7 @@ from llmagent_ros.safety.fallback import FARTHEST, ClearanceFollower
 from llmagent_ros.safety.joints import clamp_target, ramp_joint
 from llmagent_ros.safety.limits import Moving, limit
 from llmagent_ros.safety.reasons import NOT_FINITE, OTHER_BODY, REPEATED
+from llmagent_ros.safety.reckoning import Pose
 from llmagent_ros.types import Command, JointTarget, LaserScan, Velocity
 
 
@@ -78,10 +79,10 @@ class VelocityShaper:
             return OTHER_BODY
         return None if math.isfinite(command.linear) and math.isfinite(command.angular) else NOT_FINITE
 
-    def see(self, scan: LaserScan, stamp: float) -> None:
-        """Takes the newest scan. stamp: of its acquisition by the guard's time, s."""
+    def see(self, scan: LaserScan, stamp: float, moved: Pose) -> None:
+        """Takes the newest scan. stamp, moved: see `Clearance.see`."""
         if self._clearance is not None:
-            self._clearance.see(scan, stamp)
+            self._clearance.see(scan, stamp, moved)
 
     def follow(self, target: Command, elapsed: float, now: float, *, checked: bool) -> Shaped:
         assert isinstance(target, Velocity)
