@@ -20,7 +20,7 @@ from llmagent_ros.bundle import load_bundle, save_bundle
 from llmagent_ros.cli.main import main
 from llmagent_ros.errors import ConfigError, LlmAgentError, ModelError
 from llmagent_ros.experiments.bench import fault_hosts, fault_kinds, faults, hostile
-from llmagent_ros.experiments.bench.fault_graph import FaultGraph
+from llmagent_ros.experiments.bench.fault_graph import Answer, FaultGraph
 from llmagent_ros.experiments.bench.results import Results
 
 
@@ -115,6 +115,74 @@ def test_the_worst_stop_counts_and_one_that_never_came_is_worse(tmp_path: Path) 
 def test_there_is_nothing_to_draw_before_a_stop_was_measured(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="nothing to draw"):
         faults.draw(Results(tmp_path / "faults.json", "faults", {}), tmp_path / "stops.png")
+
+
+# --- a scan that repeats --------------------------------------------------------------------------------
+
+FROZEN = Answer(at=1010.0, offset=1000.0, sound={"scan": 10.0}, clock_at=1010.0)  # at 10 s of the simulator's clock
+
+
+def poses(*told: tuple[float, float, float, float]) -> Seen:
+    """stamp, x, y, yaw of readings of odometry, which arrive 20 ms later."""
+    return Seen(odom=[{"at": 1000.02 + stamp, "stamp": stamp, "x": x, "y": y, "yaw": yaw} for stamp, x, y, yaw in told])
+
+
+def seen_at(seen: Seen) -> float | None:
+    return fault_kinds._by_motion(FROZEN, seen)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("told", "moved_at"),
+    [
+        ([(9.9, 5.0, 5.0, 0.0), (10.0, 5.05, 5.0, 0.0), (10.1, 5.1, 5.0, 0.0), (10.2, 5.16, 5.0, 0.0)], 10.2),
+        ([(9.9, 0.0, 0.0, 3.1), (10.1, 0.0, 0.0, -3.1), (10.2, 0.0, 0.0, -3.05)], 10.2),  # 0.083 rad, then 0.133
+        ([(10.0, 0.0, 0.0, 0.0), (10.1, 0.08, 0.0, 0.0), (10.2, 0.0, 0.0, 0.0), (10.3, 0.09, 0.0, 0.0)], None),
+        # another world, in which it looks elsewhere: 0.06 m ahead before, 0.06 m ahead after
+        ([(10.0, 0.0, 0.0, 0.0), (10.1, 0.06, 0.0, 0.0), (10.2, 9.0, 9.0, 1.5708), (10.3, 9.0, 9.06, 1.5708)], 10.3),
+        ([(10.0, 0.0, 0.0, 0.0), (10.1, 9.0, 9.0, 1.5), (10.2, 9.0, 9.0, 1.5)], None),
+        ([], None),
+    ],
+)
+def test_a_repeated_scan_shows_when_the_robot_has_moved(
+    told: list[tuple[float, float, float, float]], moved_at: float | None
+) -> None:
+    shown = None if moved_at is None else pytest.approx(1000.02 + moved_at + 0.6)
+    assert seen_at(poses(*told)) == shown
+
+
+def test_a_fault_that_nothing_could_show_counts_for_no_stop_and_is_told(tmp_path: Path) -> None:
+    results = Results(tmp_path / "faults.json", "faults", faults.configuration(50))
+    results.add("scan repeated", 0, result(stop_ms=30.0, unseen=False))
+    results.add("scan repeated", 1, result(unseen=True))
+    figures, peers = faults.read(results)
+    assert (figures["stop_ms_max"]["value"], figures["unseen"]["value"]) == (30.0, 1)
+    assert peers["scan repeated"]["unseen"]["value"] == 1
+
+
+class Still(Seen):
+    """A graph whose robot stands, by a clock of its own."""
+
+    def wait_until_it_drives(self) -> None:
+        pass
+
+    def wait(self, condition: Any, seconds: float, every: float = 0.0) -> bool:
+        return bool(condition())
+
+    def follows(self, since: float) -> bool:
+        return True
+
+    def missing(self) -> set[tuple[str, int, int]]:
+        return set()
+
+
+@pytest.mark.parametrize("moves", [False, True])
+def test_a_robot_that_stands_need_not_be_stopped(moves: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(faults, "MOMENT", 0.0)
+    fault = fault_kinds.Fault(10.0, lambda graph: 10.5 if moves else None)
+    kind = dataclasses.replace(faults.KINDS["scan repeated"], begin=lambda graph, rng: fault)
+    told = faults.injected(Still(cmd=commands((10.1, 0.5))), kind, random.Random(0))  # type: ignore[arg-type]
+    assert told["unseen"] is not moves
+    assert told.get("stop_ms", "not judged") == (None if moves else "not judged"), "one that can be seen must be"
 
 
 # --- hostile texts --------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ say it, until a JSON line on its standard input names a fault:
 
     {"fault": "nan", "of": "scan"}          what of the readings is spoilt, until the next line; "none": nothing
     {"fault": "flood"}                      floods cmd_vel_policy
+    {"fault": "person"}                     holds a joystick for teleop
     {"fault": "adapter", "path": …, "digest": …, "base": …, "wording": …}     announces a bundle
 
 Each line is answered by one: `at` and `clock` (s of the monotonic clock and of the simulator's), when the last sound
@@ -36,7 +37,7 @@ from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rosgraph_msgs.msg import Clock
-from sensor_msgs.msg import CameraInfo, Image, LaserScan
+from sensor_msgs.msg import CameraInfo, Image, Joy, LaserScan
 
 from llmagent_interfaces.msg import Adapter
 
@@ -44,6 +45,7 @@ LATE = 1.5  # s
 FUTURE = 5.0  # s
 JUMP = 5.0  # s by which the clock jumps
 FLOOD = 0.001  # s between two commands
+PERSON = 0.05  # s between two messages of the joystick
 CLOCK = 0.01  # s between two messages of the clock
 RECENT = 1.0  # s of which the fastest way of the clock is taken
 TICK = 0.1  # s between two ticks of the simulator
@@ -70,6 +72,7 @@ class Injector(Node):
         self._late: deque[tuple[float, Any, Any]] = deque(maxlen=1000)  # when it is due, publisher, message
         self._offsets: deque[tuple[float, float]] = deque(maxlen=_OFFSETS)  # when, monotonic clock less the simulator's
         self._time, self._time_at, self._told, self._clock_at = 0.0, 0.0, 0.0, 0.0
+        self._joy_at = 0.0
         self._rng = random.Random(0)
         for name, topics in _SENSORS.items():
             for kind, topic in topics:
@@ -78,6 +81,7 @@ class Injector(Node):
         self._clock_publisher = self.create_publisher(Clock, "/clock", _RELIABLE)
         self.create_subscription(Clock, "/raw/clock", self._on_clock, _RELIABLE)
         self._commands = self.create_publisher(TwistStamped, "cmd_vel_policy", _RELIABLE)
+        self._joystick = self.create_publisher(Joy, "joy", _RELIABLE)
         self._adapters = self.create_publisher(Adapter, "adapter", _LATEST)
 
     def ask(self, line: str) -> None:
@@ -93,6 +97,9 @@ class Injector(Node):
             publisher.publish(message)
         if self._fault["fault"] == "flood":
             self._flood()
+        if self._fault["fault"] == "person" and time.monotonic() - self._joy_at > PERSON:
+            self._joy_at = time.monotonic()
+            self._joystick.publish(_driving())
         if time.monotonic() - self._clock_at > CLOCK:
             self._pass_clock()
 
@@ -124,6 +131,11 @@ class Injector(Node):
         if fault == "frozen":
             if topic in self._last:
                 publisher.publish(self._last[topic])
+        elif fault == "repeated":
+            if topic in self._last:
+                old = copy.deepcopy(self._last[topic])
+                old.header.stamp = message.header.stamp
+                publisher.publish(old)
         elif fault == "reordered":
             held = self._held.pop(topic, None)
             if held is None:
@@ -166,6 +178,13 @@ class Injector(Node):
         message = Adapter(name=told["name"], path=told["path"], digest=told["digest"], base=told["base"])
         message.wording, message.updates = told["wording"], 1_000_000
         self._adapters.publish(message)
+
+
+def _driving() -> Joy:
+    """An Xbox pad, its dead-man held, that asks for a slow arc."""
+    pad = Joy(axes=[0.0] * 8, buttons=[0] * 11)
+    pad.buttons[4], pad.axes[1], pad.axes[3] = 1, 0.4, 0.4
+    return pad
 
 
 def _spoilt(fault: str, message: Any) -> Any:

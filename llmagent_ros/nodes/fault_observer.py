@@ -7,7 +7,7 @@ prints one JSON line for each event: `kind`, `at` (s of the system's monotonic c
     cmd         linear, angular of a message on cmd_vel
     policy      stamp (s) of a command of the policy
     beat        a heartbeat
-    odom        linear, angular as the simulator measures them
+    odom        stamp (s), x, y, yaw and linear, angular as the simulator measures them
     outcome     reason, of one that ends an episode
     transition  run, episode, step
     decision    name of the adapter that acted
@@ -17,6 +17,7 @@ prints one JSON line for each event: `kind`, `at` (s of the system's monotonic c
 from __future__ import annotations
 
 import json
+import math
 import sys
 import time
 from collections.abc import Callable
@@ -72,7 +73,11 @@ class Observer(Node):
         self._say("beat", name=message.data)
 
     def _on_odometry(self, message: Odometry) -> None:
-        self._say("odom", linear=message.twist.twist.linear.x, angular=message.twist.twist.angular.z)
+        pose, twist, stamp = message.pose.pose, message.twist.twist, message.header.stamp
+        place = {"x": pose.position.x, "y": pose.position.y}
+        place["yaw"] = 2.0 * math.atan2(pose.orientation.z, pose.orientation.w)
+        speed = {"linear": twist.linear.x, "angular": twist.angular.z}
+        self._say("odom", stamp=stamp.sec + 1e-9 * stamp.nanosec, **place, **speed)
 
     def _on_outcome(self, message: Outcome) -> None:
         if message.terminated or message.truncated:

@@ -58,12 +58,12 @@ class FaultGraph:
     """Starts everything; as a context it leaves nothing behind.
 
     Args:
-        folder: for logs and the run. out: of the run; None: below `folder`.
+        folder: for logs and the run. out: of the run; None: below `folder`. watched: with bags and the live view.
     """
 
-    def __init__(self, folder: Path, out: Path | None = None) -> None:
+    def __init__(self, folder: Path, out: Path | None = None, *, watched: bool = False) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        self.folder, self.out = folder, out or folder / "out"
+        self.folder, self.out, self.watched = folder, out or folder / "out", watched
         self._events: defaultdict[str, deque[Event]] = defaultdict(lambda: deque(maxlen=_EVENTS))
         self._lock = threading.Lock()  # of the events
         self._safe: set[tuple[str, int, int]] = set()  # transitions that were in a replay
@@ -84,7 +84,7 @@ class FaultGraph:
         self.follow(observer)
         self._read(self._injector, self._answers.put)
         words = ["-m", "llmagent_ros.cli.main", "launch", LAUNCH, f"task:={self.task()}", f"out:={self.out}"]
-        self.launch = self.run("launch", *words)
+        self.launch = self.run("launch", *words, f"watched:={str(self.watched).lower()}")
 
     def task(self) -> Path:
         """A task file for long episodes."""
@@ -235,16 +235,17 @@ class FaultGraph:
             LlmAgentError: it does not run.
         """
         self.kills[node] += number == signal.SIGKILL
-        found: list[psutil.Process] = []
-
-        def there() -> bool:
-            found.extend(child for child in _below(self.launch.pid) if _is(child, node))
-            return bool(found)
-
-        if not self.wait(there, _THERE):
+        if not self.wait(lambda: self._of(node), _THERE):
             raise LlmAgentError(f"node {node} does not run")
-        found[0].send_signal(number)
+        self._of(node)[0].send_signal(number)
         return time.monotonic()
+
+    def runs(self, node: str) -> bool:
+        """Whether a node of the launch does."""
+        return bool(self._of(node))
+
+    def _of(self, node: str) -> list[psutil.Process]:
+        return [child for child in _below(self.launch.pid) if _is(child, node)]
 
 
 def _is(process: psutil.Process, node: str) -> bool:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import cmath
+import math
 import random
 import shutil
 import signal
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -19,8 +22,12 @@ from llmagent_ros.experiments.bench.fault_graph import Answer, FaultGraph
 
 CONTRACT = load_mobile_contract("sim_diffdrive")
 COMMAND_TIMEOUT = CLOCK_TIMEOUT = DRIVER_TIMEOUT = 1.5 * CONTRACT.control_period  # s, as docs/safety.md promises
+REPEATS = 0.1  # m, rad that a robot may move while its scan stays the same, as docs/safety.md promises
+JUMP = 0.5  # m, rad between two readings of odometry, which no robot of the benchmark moves: it is in another world
+RECENT = 1.0  # s
 CLOCK = 0.01  # s between two messages of the injector's clock
 LAST = 1.6  # s for which a fault lasts at least; the longest time-out is 0.6 s
+PERSON = 60.0  # s for a person to have the robot
 BUNDLE = 120.0  # s for the learner to have published something
 WORSE = 3.0  # standard deviations of the tensors of a worse adapter, over those of the one before
 Visible = Callable[[FaultGraph], float | None]
@@ -32,13 +39,15 @@ class Fault:
 
     Attributes:
         at: when, s of the monotonic clock. visible: from when on it can be seen, asked when it is over; None: it need
-            not be. lift: ends it. rogue: name of an adapter that must not act.
+            not be. lift: ends it. rogue: name of an adapter that must not act. back: whether what it took away is
+            there again, asked after its end besides whether the robot drives.
     """
 
     at: float
     visible: Visible
     lift: Callable[[], object] = lambda: None
     rogue: str = ""
+    back: Callable[[FaultGraph], bool] = lambda graph: True
 
 
 @dataclass(frozen=True)
@@ -48,7 +57,8 @@ class Kind:
     Attributes:
         begin: makes it happen now. stops: whether the robot must stop. recovers: whether it must drive again without
             a person; else the launch ends, as it is meant to. guarded: whether there still is a guard to say zero.
-        lasts: s.
+        lasts: s. hides: whether only motion can show it; then it lasts so long from when it can be told when it shows.
+        watched: whether bag recorder and console run. returns: whether what it kills is started again.
     """
 
     begin: Callable[[FaultGraph, random.Random], Fault]
@@ -56,6 +66,9 @@ class Kind:
     recovers: bool = True
     guarded: bool = True
     lasts: float = LAST
+    hides: bool = False
+    watched: bool = False
+    returns: bool = True
 
 
 def never(graph: FaultGraph) -> None:
@@ -74,13 +87,62 @@ def _by_sensor(answer: Answer, sensor: str, graph: FaultGraph) -> float | None:
     return answer.sound[sensor] + answer.offset + timeout
 
 
+def _by_motion(answer: Answer, graph: FaultGraph) -> float | None:
+    """The last scan that may be believed is stale: that of the moment when the robot had moved too far for another.
+
+    None: it has not moved that far since the last sound one. The way is the sum of the steps of the simulator's
+    odometry, each turned into the frame of that scan. How far its clock is from ours is told by the fastest reading of
+    the second before, since a simulator on a busy machine falls behind while the robot waits to move.
+    """
+    sound = answer.sound["scan"]
+    readings = graph.since(answer.at - 10.0, "odom")
+    first = max((k for k, event in enumerate(readings) if event["stamp"] <= sound), default=0)
+    place, turned = 0j, 0.0
+    for last, now in zip(readings[first:], readings[first + 1 :], strict=False):
+        step = complex(now["x"] - last["x"], now["y"] - last["y"]) * cmath.rect(1.0, -last["yaw"])
+        yaw = math.remainder(now["yaw"] - last["yaw"], 2 * math.pi)
+        if max(abs(step), abs(yaw)) > JUMP:
+            continue
+        place, turned = place + step * cmath.rect(1.0, turned), turned + yaw
+        if abs(place) > REPEATS or abs(turned) > REPEATS:
+            offset = min(event["at"] - event["stamp"] for event in readings if 0.0 <= now["at"] - event["at"] <= RECENT)
+            return float(now["stamp"] + offset + CONTRACT.sensors.scan.timeout)
+    return None
+
+
 # --- processes ------------------------------------------------------------------------------------------
 
 
 def _kill(node: str, visible: str, graph: FaultGraph, rng: random.Random) -> Fault:
     answer = graph.inject("none")
     at = graph.signal(node, signal.SIGKILL)
-    return Fault(at, _seen(visible, answer, at))
+    return Fault(at, _seen(visible, answer, at), back=lambda graph: graph.runs(node))
+
+
+def _kill_for_good(node: str, graph: FaultGraph, rng: random.Random) -> Fault:
+    """One that nobody starts again, and that nobody needs."""
+    return Fault(graph.signal(node, signal.SIGKILL), never)
+
+
+def _kill_teleop(graph: FaultGraph, rng: random.Random) -> Fault:
+    """While a person drives: what they wanted last must not go on."""
+    words = ["-m", "llmagent_ros.nodes.teleop_node", "--ros-args", "-p", "use_sim_time:=true", "-p", "keyboard:=never"]
+    teleop, asked = graph.run("teleop", *words), time.monotonic()
+    try:
+        graph.inject("person")
+        if not graph.wait(lambda: any(e.get("source") == "teleop" for e in graph.since(asked, "guard")), PERSON):
+            raise LlmAgentError(f"a person does not get the robot within {PERSON:.0f} s")
+    finally:
+        at = time.monotonic()
+        teleop.kill()
+        teleop.wait()
+    gone = at + LAST  # it is more than the time-out of a person's commands
+
+    def back(graph: FaultGraph) -> bool:
+        said = graph.since(gone, "guard")
+        return bool(said) and not any(event.get("source") == "teleop" for event in said)
+
+    return Fault(at, never, lambda: graph.inject("none"), back=back)
 
 
 def _pause(node: str, visible: str, graph: FaultGraph, rng: random.Random) -> Fault:
@@ -104,8 +166,9 @@ def _seen(visible: str, answer: Answer, at: float) -> Visible:
 
 def _spoil(fault: str, sensor: str, graph: FaultGraph, rng: random.Random) -> Fault:
     answer = graph.inject(fault, of=sensor)
-    matters = sensor != "camera" and fault != "reordered"
-    visible: Visible = partial(_by_sensor, answer, sensor) if matters else never
+    visible: Visible = never
+    if _matters(sensor, fault):
+        visible = partial(_by_motion, answer) if fault == "repeated" else partial(_by_sensor, answer, sensor)
     return Fault(answer.at, visible, lambda: graph.inject("none"))
 
 
@@ -175,8 +238,13 @@ def _other(bundle: Bundle, folder: Path, wrong: str, rng: random.Random) -> str:
 
 
 SENSORS = ("scan", "odom", "camera")
-SPOILT = ("silent", "frozen", "nan", "empty", "reordered", "late", "future")
+SPOILT = ("silent", "frozen", "repeated", "nan", "empty", "reordered", "late", "future")
+UNTOLD = {("empty", "odom"), ("repeated", "odom")}  # a pose cannot be empty, and may be the same as long as it likes
 ADAPTERS = ("damaged", "of another base", "worse")
+
+
+def _matters(sensor: str, fault: str) -> bool:
+    return sensor != "camera" and fault != "reordered"
 
 
 def _kinds() -> dict[str, Kind]:
@@ -191,18 +259,23 @@ def _kinds() -> dict[str, Kind]:
         kinds[f"pause {node}"] = Kind(partial(_pause, node, ""), stops=False)
     for sensor in SENSORS:
         for fault in SPOILT:
-            if (fault, sensor) != ("empty", "odom"):  # a reading of one pose cannot be empty
-                stops = sensor != "camera" and fault != "reordered"
-                kinds[f"{sensor} {fault}"] = Kind(partial(_spoil, fault, sensor), stops=stops)
+            if (fault, sensor) not in UNTOLD:
+                stops = _matters(sensor, fault)
+                hides = stops and fault == "repeated"
+                kinds[f"{sensor} {fault}"] = Kind(partial(_spoil, fault, sensor), stops=stops, hides=hides)
     for fault in ("clock jumps ahead", "clock jumps back", "clock stops"):
         kinds[fault] = Kind(partial(_clock, fault))
     kinds["policy floods"] = Kind(_flood, stops=False)
     for wrong in ADAPTERS:
         kinds[f"adapter {wrong}"] = Kind(partial(_adapter, wrong), stops=False)
+    kinds["kill teleop"] = Kind(_kill_teleop, stops=False)
     kinds["kill perception"] = Kind(partial(_kill, "perception", "policy"), recovers=False)
     kinds["kill guard"] = Kind(partial(_kill, "guard", "driver"), recovers=False, guarded=False)
     for node in ("sim", "runner", "recorder"):
         kinds[f"kill {node}"] = Kind(partial(_kill, node, ""), stops=False, recovers=False)
+    # last, since they need a graph of their own, and what comes before has ended one
+    kinds["kill bag_recorder"] = Kind(partial(_kill, "bag_recorder", ""), stops=False, watched=True)
+    kinds["kill console"] = Kind(partial(_kill_for_good, "console"), stops=False, watched=True, returns=False)
     return kinds
 
 

@@ -26,6 +26,7 @@ from llmagent_ros.experiments.bench.results import Figure, Results, entries
 SEEDS = 20
 STEPS = 50  # hostile texts of one seed
 MOMENT = 3.0  # s, at most, for which the robot drives before the fault
+HIDDEN = 20.0  # s for the robot to move so far that a fault shows
 RECOVERY = 60.0  # s until it must drive again
 STORING = 30.0  # s until the learner must have stored what the policy has published
 KILLS = 8  # of one node, before a launch gives it up
@@ -43,6 +44,7 @@ FIGURES = (
     Figure("outside_vocabulary", "count", "commands outside of it, or broken prompts, that came of them", 0, 0, True),
     Figure("injections", "count", "faults injected"),
     Figure("driver_stop_ms_max", "ms", "robot stands after its driver's time-out, without a guard", lower=True),
+    Figure("unseen", "count", "faults that nothing could show, as the robot stood; they count for no stop", lower=True),
     Figure("recovery_s_max", "s", "until it drives again", lower=True),
 )
 _TOLERANCE = 1e-6
@@ -74,13 +76,15 @@ def measure(method: str, seed: int, steps: int, scratch: Path, say: Say) -> dict
         except fault_hosts.NotPossible as error:
             told = {"skipped": str(error)}
     else:
-        graph = _graph(scratch)
+        kind = KINDS[method]
+        graph = _graph(scratch, kind.watched)
         try:
-            told = injected(graph, KINDS[method], rng)
+            told = injected(graph, kind, rng)
         except LlmAgentError:
             close()
             raise
-        if graph.ended or not told.get("recovered", False) or max(graph.kills.values(), default=0) >= KILLS:
+        whole = not graph.ended and told.get("recovered", False) and kind.returns
+        if not whole or max(graph.kills.values(), default=0) >= KILLS:
             close()
     say(", ".join(f"{key} {value}" for key, value in told.items() if value is not None))
     return told
@@ -128,12 +132,14 @@ def link_cut(scratch: Path, rng: random.Random) -> dict[str, Any]:
         return told | {"guard_p99_ms": _guard_p99(graph)}  # nothing is learned there, so nothing can be lost
 
 
-def _graph(scratch: Path) -> FaultGraph:
-    """That of this process, which drives."""
+def _graph(scratch: Path, watched: bool) -> FaultGraph:
+    """That of this process. watched: see `Kind`."""
     global _shared
+    if _shared is not None and _shared.watched != watched:
+        close()
     if _shared is None:
         folder = Path(tempfile.mkdtemp(prefix=f"faults-{os.getpid()}-", dir=_made(scratch)))
-        _shared = FaultGraph(folder)
+        _shared = FaultGraph(folder, watched=watched)
         util.Finalize(None, close, exitpriority=100)  # a worker of a pool knows no atexit
     return _shared
 
@@ -160,16 +166,21 @@ def injected(graph: FaultGraph, kind: Kind, rng: random.Random) -> dict[str, Any
     time.sleep(rng.uniform(0.0, MOMENT))  # the random moment
     graph.wait_until_it_drives()
     fault = kind.begin(graph, rng)
+    if kind.hides:
+        graph.wait(lambda: graph.ended or fault.visible(graph) is not None, HIDDEN)
     graph.wait(lambda: graph.ended, kind.lasts)
     visible = fault.visible(graph)
     lifted = time.monotonic()
     if not graph.ended:
         fault.lift()
     told: dict[str, Any] = {"stops": kind.stops, "recovers": kind.recovers, "guarded": kind.guarded}
-    if kind.stops:
-        told |= stopped(graph, kind, fault.at, visible, lifted)
+    if kind.hides:
+        told["unseen"] = visible is None
+    if kind.stops and not told.get("unseen", False):
+        told |= stopped(graph, kind, fault.at, visible, lifted) | {"reason": _reason(graph, lifted)}
     if kind.recovers:
-        told["recovered"] = graph.wait(lambda: graph.ended or graph.follows(lifted), RECOVERY) and not graph.ended
+        back = graph.wait(lambda: graph.ended or (graph.follows(lifted) and fault.back(graph)), RECOVERY)
+        told["recovered"] = back and not graph.ended
         told["recovery_s"] = time.monotonic() - lifted if told["recovered"] else None
     else:
         graph.wait(lambda: graph.ended, RECOVERY)
@@ -206,6 +217,12 @@ def stopped(graph: FaultGraph, kind: Kind, at: float, visible: float | None, lif
     if not zeros or visible is None:
         return {"stop_ms": None}
     return {"stop_ms": _ms(zeros[-1]["at"], visible)}
+
+
+def _reason(graph: FaultGraph, at: float) -> str:
+    """Why the guard stopped the robot then, as it says; empty: it did not."""
+    said = [event.get("reason", "") for event in graph.since(0.0, "guard") if event["at"] <= at]
+    return said[-1] if said else ""
 
 
 def _ms(at: float, visible: float) -> float:
@@ -322,6 +339,9 @@ def _figures(every: Sequence[dict[str, Any]]) -> dict[str, list[float | None]]:
     lost_ones = [each["transitions_lost"] for each in every if "transitions_lost" in each]
     if lost_ones:
         values["transitions_lost"] = [sum(lost_ones)]
+    hiding = [each["unseen"] for each in every if "unseen" in each]
+    if hiding:
+        values["unseen"] = [sum(hiding)]
     recovering = [each for each in every if each["recovers"]]
     if recovering:
         values["recovered_share"] = [sum(bool(each["recovered"]) for each in recovering) / len(recovering)]
