@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 import yaml
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
-from geometry_msgs.msg import TwistStamped
+from geometry_msgs.msg import Twist, TwistStamped
 from rclpy.action import ActionServer
 from ros_support import ROOT, Graph
-from std_msgs.msg import Bool
+from std_msgs.msg import Bool, Float64MultiArray
+from trajectory_msgs.msg import JointTrajectory
 
 from llmagent_interfaces.action import ExecuteTask
 from llmagent_interfaces.msg import Decision, Outcome, RetrievedSkill, Scene, Task, Transition, Verdict
@@ -358,3 +359,50 @@ def test_a_policy_that_never_comes_ends_the_run(tmp_path: Path) -> None:
         runner = graph.start("runner", server_timeout=0.5, learn=False)
         assert graph.exit_code(runner) == 1
         assert "no action execute_task (node policy)" in runner.said
+
+
+CONTROLLER = "joint_trajectory_controller/joint_trajectory"
+
+
+@pytest.mark.parametrize(
+    ("robot", "command", "kind", "topic", "stamped"),
+    [
+        ("sim_arm", {}, JointTrajectory, CONTROLLER, True),
+        ("sim_arm", {}, JointTrajectory, CONTROLLER, False),  # in real time a trajectory begins when it comes
+        ("sim_arm", {"type": "Float64MultiArray", "topic": "arm"}, Float64MultiArray, "arm", False),
+        ("sim_diffdrive", {"topic": "base/cmd_vel"}, TwistStamped, "base/cmd_vel", True),
+        ("sim_diffdrive", {"type": "Twist", "topic": "base/cmd_vel"}, Twist, "base/cmd_vel", False),
+    ],
+)
+def test_the_latency_of_any_robots_commands_is_measured(
+    tmp_path: Path, robot: str, command: dict[str, Any], kind: type, topic: str, stamped: bool
+) -> None:
+    """Where they bear no stamp, by the verdicts that follow them."""
+    contract = yaml.safe_load((ROOT / "config" / "robots" / f"{robot}.yaml").read_text())
+    path, out = tmp_path / "robot.yaml", tmp_path / "out"
+    path.write_text(yaml.safe_dump(contract | {"command": command}, sort_keys=False))
+    with Graph(tmp_path) as graph:
+        world = World(graph)
+        publisher = graph.node.create_publisher(kind, topic, qos.COMMAND)
+        verdict = graph.node.create_publisher(Verdict, "verdict", qos.VERDICT)
+        over = graph.node.create_publisher(Bool, "run_finished", qos.LATEST)
+        recorder = graph.start("recorder", out=out, robot=path)
+        for each in (world.scene, world.decision, publisher, verdict, over):
+            graph.until(lambda p=each: p.get_subscription_count() >= 1, "nobody listens")
+        if not stamped:
+            publisher.publish(kind())  # what the guard's timer sends in between
+            with suppress(AssertionError):
+                graph.until(lambda: False, "", 0.5)
+        for step in range(3):
+            world.time += PERIOD
+            world._step(0, step)
+            header = stamps.header(world.time)
+            publisher.publish(kind(header=header) if stamped else kind())
+            verdict.publish(Verdict(header=header, source="policy", verdict="passed"))
+            outcome = Outcome(header=stamps.header(world.time + PERIOD), terminated=step == 2, reason="reached")
+            world.outcome.publish(outcome)
+        graph.until(lambda: recorded_episodes(out), "the episode is not recorded")
+        over.publish(Bool(data=True))
+        assert graph.exit_code(recorder) == 0
+    latency = json.loads((out / "summary.json").read_text())["scene_to_command_ms"]
+    assert latency["count"] == 3 and 0.0 < latency["p50"] < 1000.0

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from diagnostic_msgs.msg import DiagnosticArray
-from geometry_msgs.msg import TwistStamped
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 from rclpy.clock import Clock, ClockType
@@ -24,6 +23,7 @@ from llmagent_ros.nodes.episode_tracker import EndedEpisode, EpisodeTracker
 from llmagent_ros.nodes.latency_probe import LatencyProbe, published_at
 from llmagent_ros.nodes.parameters import parameters
 from llmagent_ros.nodes.wire import decisions, reports
+from llmagent_ros.nodes.wire.commands import command_topics
 from llmagent_ros.nodes.wire.records import record_from_message
 from llmagent_ros.nodes.wire.stamps import key, to_seconds
 from llmagent_ros.nodes.wire.verdicts import verdict_from_message
@@ -39,7 +39,7 @@ NO_SIM_AFTER = 5.0  # s of wall time without a simulator's report after which sc
 
 @dataclass(config=ConfigDict(extra="forbid"), frozen=True)
 class RecorderNodeConfig:
-    """Parameters: see RecorderConfig. robot: contract in config/robots, or a path; it names the topic of outcomes.
+    """Parameters: see RecorderConfig. robot: contract in config/robots, or a path; it names outcomes and commands.
 
     out: empty for runs/TIME-seedN. seed, model: only written down.
 
@@ -57,11 +57,13 @@ class RecorderNodeConfig:
 
 
 class RecorderNode(Node):
-    """Subscribes task, scene, decision, cmd_vel, verdict, outcomes, transition, adapter, /diagnostics, run_finished.
+    """Subscribes task, scene, decision, the contract's command, verdict, outcomes, transition, adapter, /diagnostics,
+    run_finished.
 
     *Scene-to-command latency* is the time between two events on their publishers' wall clock: perception publishes the
-    scene, the guard publishes the command that bears the scene's stamp. Only scenes that were decided on count. It does
-    not hold the sensors' own delay. *Missed ticks* are the simulator's own count; without a simulator, a scene that had
+    scene, the guard publishes the command that bears the scene's stamp; where commands bear none (Twist, arrays, an arm
+    in real time) the verdict that follows it at once. Only scenes that were decided on count. It does not hold the
+    sensors' own delay. *Missed ticks* are the simulator's own count; without a simulator, a scene that had
     no decision when the next one came is a missed tick.
     """
 
@@ -74,7 +76,9 @@ class RecorderNode(Node):
         self._recorder: RunRecorder | None = RunRecorder(
             RecorderConfig(out, c.seed, model, c.resume, c.report_period, c.summary_period, c.decisions_mb)
         )
-        self._outcome_topic = load_contract(c.robot).reward.outcome_topic
+        contract = load_contract(c.robot)
+        self._outcome_topic, self._command = contract.reward.outcome_topic, command_topics(contract)
+        self._stamped = self._command.stamped  # whether commands bear the stamps of what they answer
         self._out, self._began = out, time.time_ns()
         self._tracker = EpisodeTracker()
         self._probe = LatencyProbe()
@@ -90,7 +94,8 @@ class RecorderNode(Node):
         subscribe(Task, "task", self._on_task, qos.deep(qos.LATEST))
         subscribe(Scene, "scene", self._on_scene, qos.deep(qos.COMMAND))
         subscribe(Decision, "decision", self._on_decision, qos.deep(qos.DECISION))
-        subscribe(TwistStamped, "cmd_vel", self._on_command, qos.deep(qos.COMMAND))
+        command = self._command
+        subscribe(command.driver_kind, command.driver, self._on_command, qos.deep(qos.of(command.driver_qos)))
         subscribe(VerdictMessage, "verdict", self._on_verdict, qos.deep(qos.VERDICT))
         subscribe(Outcome, self._outcome_topic, self._on_outcome, qos.deep(qos.OUTCOME))
         subscribe(Transition, "transition", self._on_transition, qos.deep(qos.TRANSITION))
@@ -134,10 +139,15 @@ class RecorderNode(Node):
         self._take_latency(message, latency)
         self._take_episode(self._tracker.on_decision(stamp, message.run, message.episode))
 
-    def _on_command(self, message: TwistStamped, info: Mapping[str, Any]) -> None:
-        self._take_latency(message, self._probe.on_command(key(message.header.stamp), published_at(info)))
+    def _on_command(self, message: Any, info: Mapping[str, Any]) -> None:
+        stamp = key(message.header.stamp) if self._command.stamped else 0
+        self._stamped = stamp != 0
+        if self._stamped:
+            self._take_latency(message, self._probe.on_command(stamp, published_at(info)))
 
-    def _on_verdict(self, message: VerdictMessage) -> None:
+    def _on_verdict(self, message: VerdictMessage, info: Mapping[str, Any]) -> None:
+        if not self._stamped:
+            self._take_latency(message, self._probe.on_command(key(message.header.stamp), published_at(info)))
         if self._log is None:
             return
         try:
@@ -188,7 +198,7 @@ class RecorderNode(Node):
         if self._log is not None:
             self._log.flush()
 
-    def _take_latency(self, message: Scene | Decision | TwistStamped, milliseconds: float | None) -> None:
+    def _take_latency(self, message: Any, milliseconds: float | None) -> None:
         if milliseconds is None or self._recorder is None:
             return
         self._recorder.on_latency(milliseconds)
