@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +18,17 @@ _MOST_RAYS = 100_000  # all around
 _PROBES = (0.1, 0.5, 1.0)  # m from the robot's edge: where an unmeasured ray may hide something
 
 Points = NDArray[np.float64]  # (n, 2)
+
+
+class Mount(NamedTuple):
+    """Where a scanner's centre is in the base frame, m, and where its zero points, degrees counter-clockwise."""
+
+    x: float = 0.0
+    y: float = 0.0
+    yaw: float = 0.0
+
+
+CENTRE = Mount()
 
 
 def bearings_deg(scan: LaserScan) -> NDArray[np.float64]:
@@ -52,6 +64,38 @@ def valid_ranges(scan: LaserScan) -> NDArray[np.float64]:
     return ranges
 
 
+def told_from_base(
+    scan: LaserScan, mount: Mount, reach: float
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Where each ray ends, from the base centre: bearing in degrees, and distance in m as of `valid_ranges`, (rays,).
+
+    A ray that ends at nothing, or was not measured, is told where it is `reach` (m) from the base centre.
+    """
+    bearings, ranges = bearings_deg(scan), valid_ranges(scan)
+    if mount == CENTRE:
+        return bearings, ranges
+    bearings = bearings + mount.yaw
+    if mount.x == mount.y == 0.0:
+        return bearings, ranges
+    directions, ends = np.radians(bearings), np.isfinite(ranges)
+    hit = along(directions, np.where(ends, ranges, 0.0)) + mount[:2]
+    places = np.where(ends[:, None], hit, on_rays(directions, mount, reach))
+    distance = np.where(ends, np.hypot(places[:, 0], places[:, 1]), ranges)
+    return np.degrees(np.arctan2(places[:, 1], places[:, 0])), distance
+
+
+def on_rays(directions: NDArray[np.float64], mount: Mount, distance: float) -> Points:
+    """Where a scanner's rays are `distance` (m) from the base centre, (n, 2), or, where it is never so near, nearest.
+
+    directions: of the rays, rad, in the base frame.
+    """
+    if mount.x == mount.y == 0.0:
+        return along(directions, np.full(len(directions), distance))
+    towards = mount.x * np.cos(directions) + mount.y * np.sin(directions)
+    square = towards**2 - mount.x**2 - mount.y**2 + distance**2
+    return along(directions, np.maximum(np.sqrt(np.maximum(square, 0.0)) - towards, 0.0)) + mount[:2]
+
+
 def is_blind(scan: LaserScan) -> bool:
     """Whether no ray of the scan carries a measurement."""
     return bool(np.isnan(valid_ranges(scan)).all()) or not math.isfinite(scan.angle_increment)
@@ -79,16 +123,21 @@ def distances(places: Points, points: Points) -> NDArray[np.float64]:
 
 
 def mostly_lost(
-    places: Points, bearings: NDArray[np.float64], lost: NDArray[np.bool_], robot_radius: float
+    places: Points,
+    bearings: NDArray[np.float64],
+    lost: NDArray[np.bool_],
+    robot_radius: float,
+    mount: Mount = CENTRE,
 ) -> bool:
     """Whether most rays that cross the way of a disc are no measurement.
 
     Args:
-        places: of its centre, in the scanner's frame. bearings: of the rays, rad. lost: which are no measurement.
+        places: of its centre. bearings: of the rays, rad. lost: which are no measurement. mount: where the rays begin;
+            its yaw is in the bearings already.
     """
     crossing = np.zeros(len(bearings), bool)
     for probe in _PROBES:
-        away = along(bearings, np.full(len(bearings), robot_radius + probe))
+        away = on_rays(bearings, mount, robot_radius + probe)
         crossing |= (distances(places, away) < robot_radius).any(axis=0)
     return bool(2 * lost[crossing].sum() > crossing.sum())
 

@@ -32,6 +32,7 @@ from llmagent_ros.contract.values import (
     Topic,
     Words,
 )
+from llmagent_ros.geometry import Mount
 from llmagent_ros.types import Velocity
 
 ScenePart = Literal["task", "objects", "scan", "free", "motion", "history"]
@@ -52,6 +53,11 @@ class ScanSensor(Sensor):
     x: Finite = 0.0
     y: Finite = 0.0
     yaw: Angle = 0.0
+
+    @property
+    def mount(self) -> Mount:
+        """Where it stands."""
+        return Mount(self.x, self.y, self.yaw)
 
 
 @dataclass(config=STRICT, frozen=True, kw_only=True)

@@ -9,7 +9,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from llmagent_ros.contract import ActionCommand
-from llmagent_ros.geometry import along, arc, bearings_deg, distances, mostly_lost, valid_ranges
+from llmagent_ros.geometry import (
+    CENTRE,
+    Mount,
+    along,
+    arc,
+    bearings_deg,
+    distances,
+    mostly_lost,
+    valid_ranges,
+)
 from llmagent_ros.types import LaserScan
 
 _STEP = 0.05  # m between two places at which the footprint is compared with the scan
@@ -17,7 +26,11 @@ _MARGIN = 0.01  # m around the footprint
 
 
 def free_paths(
-    scan: LaserScan, actions: Mapping[str, ActionCommand], robot_radius: float, lookahead: float
+    scan: LaserScan,
+    actions: Mapping[str, ActionCommand],
+    robot_radius: float,
+    lookahead: float,
+    mount: Mount = CENTRE,
 ) -> dict[str, float | None]:
     """Metres of way until contact along the arc of each phrase that drives, at most `lookahead`.
 
@@ -27,11 +40,11 @@ def free_paths(
     A phrase is None (unknown) when more than half of the rays that cross its way are no measurement.
 
     Args:
-        actions: phrases with their velocities; those that only turn are left out.
+        actions: phrases with their velocities; those that only turn are left out. mount: of the scanner.
     """
-    bearings, ranges = np.radians(bearings_deg(scan)), valid_ranges(scan)
+    bearings, ranges = np.radians(bearings_deg(scan)) + math.radians(mount.yaw), valid_ranges(scan)
     seen = np.isfinite(ranges)
-    points = along(bearings[seen], ranges[seen])
+    points = along(bearings[seen], ranges[seen]) + mount[:2]
     lost = np.isnan(ranges)
     reach = robot_radius + _MARGIN
     free: dict[str, float | None] = {}
@@ -39,7 +52,7 @@ def free_paths(
         if action.linear == 0.0:
             continue
         path = _arc(action, lookahead)
-        if lost.any() and mostly_lost(path, bearings, lost, robot_radius):
+        if lost.any() and mostly_lost(path, bearings, lost, robot_radius, mount):
             free[phrase] = None
         else:
             free[phrase] = min(lookahead, _contact(path, points, reach) * _STEP)

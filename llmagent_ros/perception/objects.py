@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from llmagent_ros.contract import CameraSensor, ObjectAppearance, wrap_angle
+from llmagent_ros.geometry import CENTRE, Mount
 from llmagent_ros.perception.scan import range_at
 from llmagent_ros.types import CameraImage, LaserScan, Odometry, SeenObject
 
@@ -47,14 +48,22 @@ class ObjectFinder:
 
     One object of each name is assumed, as in the contract. Positions are kept in the odometry frame, so that an
     object out of view still has a bearing and a distance; one that should be in view and is not is forgotten.
+
+    Args:
+        memory: s. mount: of the scanner.
     """
 
     def __init__(
-        self, appearances: Mapping[str, ObjectAppearance], camera: CameraSensor | None, memory: float
+        self,
+        appearances: Mapping[str, ObjectAppearance],
+        camera: CameraSensor | None,
+        memory: float,
+        mount: Mount = CENTRE,
     ) -> None:
         self._appearances = appearances
         self._camera = camera
         self._memory = memory
+        self._mount = mount
         self._places: dict[str, tuple[float, float, float]] = {}  # x, y in odom (m), stamp (s)
         self._newest: float | None = None  # stamp of the last image, s
 
@@ -107,7 +116,7 @@ class ObjectFinder:
         # The camera stands ahead of the base centre: turn its bearing into the base's with a first distance.
         rough = by_size if by_size is not None else 1.0
         bearing = math.atan2(rough * math.sin(axis), self._camera.x + rough * math.cos(axis))
-        by_scan = range_at(scan, bearing, blob.half_width / 2) if scan is not None else None
+        by_scan = range_at(scan, bearing, blob.half_width / 2, self._mount) if scan is not None else None
         distance = _fuse(by_scan, by_size)
         if distance is None:
             return
@@ -126,7 +135,7 @@ class ObjectFinder:
         half_view = math.atan2(image.rgb.shape[1] / 2, image.fx)
         if abs(wrap_angle(bearing - math.radians(self._camera.yaw))) > 0.7 * half_view:
             return False
-        in_front = range_at(scan, bearing, 0.1) if scan is not None else None
+        in_front = range_at(scan, bearing, 0.1, self._mount) if scan is not None else None
         return in_front is not None and in_front > distance + 0.3
 
 

@@ -44,7 +44,8 @@ class Perception:
         self._image: CameraImage | None = None
         self._odometries: deque[Odometry] = deque(maxlen=HISTORY)
         self._scans: deque[LaserScan] = deque(maxlen=SCANS)
-        self._finder = ObjectFinder(contract.objects, contract.sensors.camera, contract.scene.memory)
+        self._mount = contract.sensors.scan.mount
+        self._finder = ObjectFinder(contract.objects, contract.sensors.camera, contract.scene.memory, self._mount)
         self._image_seen = -math.inf
         self._actions: deque[tuple[str, _Motion | None]] = deque(maxlen=contract.scene.history)  # and what came of it
         self._task = ""
@@ -163,14 +164,14 @@ class Perception:
         if scan is None:
             return say.say_scan(None)
         radius = self._contract.footprint_radius
-        return say.say_scan(sector_clearances(scan, form.sectors, radius, form.max_clearance))
+        return say.say_scan(sector_clearances(scan, form.sectors, radius, form.max_clearance, self._mount))
 
     def _say_free(self, now: float) -> str:
         scan, contract = self._usable_scan(now), self._contract
         if scan is None:
             return say.say_free(None)
         lookahead = contract.scene.lookahead
-        return say.say_free(free_paths(scan, contract.actions, contract.footprint_radius, lookahead))
+        return say.say_free(free_paths(scan, contract.actions, contract.footprint_radius, lookahead, self._mount))
 
     def _say_motion(self, now: float) -> str:
         odometry = self._fresh_odometry(now)

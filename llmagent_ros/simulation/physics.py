@@ -156,10 +156,16 @@ class Physics:
 
     def _scan(self, stamp: float) -> LaserScan:
         x, y, yaw = self.pose()
+        body = self._body_model
+        forward, left = body.scan_forward, body.scan_left
+        origin = (
+            x + forward * math.cos(yaw) - left * math.sin(yaw),
+            y + forward * math.sin(yaw) + left * math.cos(yaw),
+            body.scan_up,
+        )
+        yaw += body.scan_yaw
         turn = np.array([[math.cos(yaw), math.sin(yaw)], [-math.sin(yaw), math.cos(yaw)]])
         directions = self._ray_directions @ turn
-        forward, up = self._body_model.scan_forward, self._body_model.scan_up
-        origin = (x + forward * math.cos(yaw), y + forward * math.sin(yaw), up)
         start = np.full((self._sensors.rays, 3), origin)
         end = start.copy()
         end[:, :2] += directions * self._sensors.range_max
