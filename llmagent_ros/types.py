@@ -246,11 +246,13 @@ class JointTarget:
     Attributes:
         joints: names. positions: rad (prismatic: m), in their order; without any, no joint is commanded.
         duration: s until they are to be reached.
+        velocities: rad/s (prismatic: m/s) on the way, in the same order, where they were said; else empty.
     """
 
     joints: tuple[str, ...] = ()
     positions: tuple[float, ...] = ()
     duration: float = 0.0
+    velocities: tuple[float, ...] = ()
 
 
 Command = Velocity | JointTarget

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import pty
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ from graph_support import LONG, Agent
 from ros_support import ROOT, Graph
 from trajectory_msgs.msg import JointTrajectory
 
-from llmagent_interfaces.msg import Verdict
+from llmagent_interfaces.msg import Transition, Verdict
 from llmagent_ros.contract import ArmContract, load_contract
 from llmagent_ros.nodes import qos
 from llmagent_ros.nodes.wire.stamps import key
@@ -23,10 +25,10 @@ TOPIC = "/joint_trajectory_controller/joint_trajectory"
 MAX_STEPS = 8
 
 
-def task_file(folder: Path) -> Path:
+def task_file(folder: Path, max_steps: int = MAX_STEPS) -> Path:
     content = yaml.safe_load((ROOT / "config" / "tasks" / "reach.yaml").read_text())
     path = folder / "reach.yaml"
-    path.write_text(yaml.safe_dump(content | {"task": "short", "max_steps": MAX_STEPS}))
+    path.write_text(yaml.safe_dump(content | {"task": "short", "max_steps": max_steps}))
     return path
 
 
@@ -117,3 +119,63 @@ def test_in_real_time_the_arm_follows(tmp_path: Path) -> None:
         positions = np.array(waist)
     assert np.abs(np.diff(positions, axis=0)).max() <= 0.2 * 3.0, "no jump"
     assert {m.header.stamp.sec for m in agent.commands} == {0}
+
+
+def test_what_a_person_does_with_an_arm_is_learned_as_theirs_and_it_stays_where_they_let_go(tmp_path: Path) -> None:
+    master, slave = pty.openpty()
+    with Graph(tmp_path) as graph:
+        graph.environment["LLMAGENT_TTY"] = os.ttyname(slave)
+        common: dict[str, Any] = {"robot": "sim_arm", "use_sim_time": True}
+        graph.compose(
+            guard=common | {"mode": "realtime", "clock_timeout": 5.0, "dead_man": True},
+            perception=common | {"mode": "realtime"},
+            sim=common | {"mode": "realtime", "task": task_file(tmp_path, 5000)},
+        )
+        graph.start("policy", seed=3, out=tmp_path, stepwise=False, **common)
+        graph.start("teleop", keyboard="always", **common)
+        agent = meet(graph)
+        transitions: list[Transition] = graph.collect(Transition, "/transition", qos.TRANSITION)
+        goal = agent.send(agent.reset(1))
+        graph.until(lambda: len(agent.decisions) >= 2, "it does not decide")
+
+        def side() -> float:
+            last = next(m for m in reversed(agent.commands) if m.joint_names)
+            return float(ARM.tip(dict(zip(last.joint_names, last.points[0].positions, strict=True)))[1])
+
+        def press(key: bytes) -> None:
+            os.write(master, key)
+
+        key = b"a"
+
+        def theirs() -> list[Transition]:
+            """The person goes to and fro; at the edge of the workspace nothing moves, and nothing is learned."""
+            nonlocal key
+            key = b"d" if side() > 0.15 else b"a" if side() < -0.15 else key
+            press(key)
+            return [m for m in transitions if m.source == "human"][4:]
+
+        graph.until(theirs, "nothing is learned from the person", LONG)
+        learned = [m for m in transitions if m.source == "human"]
+        assert {m.action for m in learned} <= {"left", "right"}
+        assert any(f" {m.action}" in m.next_scene.split("did ")[1] for m in learned)
+        assert agent.decisions[0].source == "policy"
+        goal.cancel()
+        goal.result()
+        begin = side()
+
+        def away() -> bool:
+            press(b"a" if begin < 0 else b"d")
+            return abs(side() - begin) > 0.06
+
+        graph.until(away, "it does not move any more")
+
+        def stands() -> bool:
+            held = [m.points[0].positions for m in agent.commands[-20:]]
+            return bool(np.ptp(held, axis=0).max() < 1e-6)
+
+        graph.until(stands, "it moves on though nobody moves it")
+        there = side()
+        agent.settle(1.0)
+        assert stands() and side() == pytest.approx(there, abs=1e-6)
+    os.close(master)
+    os.close(slave)

@@ -314,9 +314,3 @@ def test_a_base_that_takes_twist_on_another_topic(graph: Graph, tmp_path: Path) 
     graph.until(lambda: len(commands) > 3, "the guard does not speak")
     graph.until(lambda: graph.node.count_subscribers("/base/cmd_vel") == 2, "sim does not take it")
     assert graph.node.count_publishers("/cmd_vel") == 0
-
-
-def test_teleop_of_an_arm_is_refused(graph: Graph) -> None:
-    process = graph.start("teleop", robot="sim_arm", keyboard="never")
-    assert graph.exit_code(process) == 2
-    assert "robot sim_arm is an arm; valid here: a base that drives" in process.said

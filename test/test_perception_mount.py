@@ -215,6 +215,26 @@ def test_ways_through_blind_directions_are_unknown() -> None:
     assert ways["forward"] is None and ways["back"] is not None
 
 
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")  # NumPy's own about infinite angles
+@settings(deadline=None)
+@given(
+    st.builds(
+        LaserScan,
+        stamp=st.just(1.0),
+        angle_min=st.floats(),
+        angle_increment=st.floats(),
+        ranges=hnp.arrays(np.float32, st.integers(0, 40), elements=st.floats(width=32)),
+        range_min=st.floats(),
+        range_max=st.floats(),
+    )
+)
+def test_any_scan_makes_words_without_invented_numbers(seen: LaserScan) -> None:
+    perception = Perception(mounted(x=0.1, y=-0.2, yaw=30.0))
+    perception.on_scan(seen)
+    words = perception.said(1.0)
+    assert not any(word in f"{words['scan']} {words['free']}" for word in (" nan", " inf", "none"))
+
+
 @pytest.mark.parametrize("mount", [{}, {"yaw": 180.0}, {"x": 0.1, "y": -0.05, "yaw": 90.0}])
 def test_the_simulated_scanner_stands_where_the_contract_says(mount: dict[str, float]) -> None:
     """That of the body which stands for any robot; what the scene says is then the same wherever it stands."""

@@ -20,7 +20,7 @@ from llmagent_ros.errors import ConfigError
 from llmagent_ros.nodes import qos
 from llmagent_ros.teleop.joystick import JoystickConfig, JoystickTeleop
 from llmagent_ros.teleop.judging import Judge, JudgeConfig
-from llmagent_ros.teleop.keyboard import Keyboard
+from llmagent_ros.teleop.keyboard import Keyboard, Keystrokes
 from llmagent_ros.teleop.keys import KeysConfig, KeyTeleop
 from llmagent_ros.types import Judgement, Velocity
 
@@ -85,6 +85,18 @@ def test_a_button_that_means_two_things_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"judge\.failure: button 7 is judge\.success already; valid: another one"):
         JudgeConfig(failure=7).check(JoystickConfig())
     JudgeConfig(good=-1, bad=-1).check(JoystickConfig())
+
+
+def test_arrows_drive_as_letters_and_are_not_taken_for_letters() -> None:
+    strokes = Keystrokes()
+    assert strokes.take("wA") == ["w", "a"], "Caps Lock changes nothing"
+    assert strokes.take("\x1b[A\x1b[D\x1bOB\x1b[C") == ["up", "left", "down", "right"]
+    assert strokes.take("\x1b[3~\x1b[1;5Q\x1b[15~e") == ["e"], "other keys are none"
+    assert strokes.take("s\x1b") == ["s"] and strokes.take("[") == [] and strokes.take("D") == ["left"]
+    assert strokes.take("\x1b") == [] and strokes.take("") == [] and strokes.take("e") == ["e"]
+    assert strokes.take("\x1be\xff\x1b\x1bq") == ["e", "\xff", "q"]
+    keys = KeyTeleop(LIMITS)
+    assert keys.press("up", 0.0) and keys.press("right", 0.0) and keys.velocity(0.1) == Velocity(0.5, -1.0)
 
 
 def test_the_terminal_is_left_as_it_was_found() -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Annotated
 
 import numpy as np
@@ -27,6 +28,7 @@ from llmagent_ros.errors import ConfigError
 from llmagent_ros.types import JointTarget
 
 _MESSAGES = {"JointTrajectory": "trajectory_msgs/msg", "Float64MultiArray": "std_msgs/msg"}
+_NONE: Mapping[str, float] = MappingProxyType({})
 
 
 @dataclass(config=NAMED, frozen=True, kw_only=True)
@@ -125,17 +127,53 @@ class ArmContract(RobotContract):
             UnknownNameError: the phrase is not in the vocabulary.
         """
         action: ArmAction = self._action(phrase)
+        reached = self.stepped(positions, (action.x, action.y, action.z), action.joints)
+        return JointTarget(self.joints, tuple(reached.values()), self.control_period)
+
+    def stepped(
+        self,
+        positions: Mapping[str, float],
+        tip: Sequence[float] = (0.0, 0.0, 0.0),
+        joints: Mapping[str, float] = _NONE,
+    ) -> dict[str, float]:
+        """The joint positions that a step leads to from those given, within position limits, rad.
+
+        Args:
+            tip: along x, y and z of the base frame, m; it does not leave the workspace. joints: changes besides, rad.
+        """
         bounds = {name: (limit.lower, limit.upper) for name, limit in self.limits.items()}
-        wanted = {name: positions[name] + action.joints.get(name, 0.0) for name in self.joints}
-        if any((action.x, action.y, action.z)):
-            step = np.array([action.x, action.y, action.z])
-            point = self.arm.workspace.clamp(self.tip(positions) + step)
+        wanted = dict(positions)
+        if any(tip):
+            point = self.arm.workspace.clamp(self.tip(positions) + np.array(tip))
             approach = None if self.arm.approach is None else np.array(self.arm.approach)
             if approach is not None:
                 approach = approach / np.linalg.norm(approach)
             wanted = self.chain.solve(positions, point, bounds, approach)
-        reached = tuple(min(max(wanted[name], bounds[name][0]), bounds[name][1]) for name in self.joints)
-        return JointTarget(self.joints, reached, self.control_period)
+        changed = {name: wanted[name] + joints.get(name, 0.0) for name in self.joints}
+        return {name: min(max(changed[name], bounds[name][0]), bounds[name][1]) for name in self.joints}
+
+    def nearest_phrase(self, positions: Mapping[str, float], change: Mapping[str, float]) -> str | None:
+        """The action phrase whose step is nearest to a change of joint positions in one control period, both rad.
+
+        A step of the tip is compared with the way of the tip, one of joints with the change of each joint, measured by
+        its longest step. None where no phrase says it: standing still is nearer than all of them.
+        """
+        moved = {name: positions[name] + change.get(name, 0.0) for name in self.joints}
+        way = self.tip(moved) - self.tip(positions)
+        steps = {name: self.longest_step(name) for name in self.joints}
+
+        def unlike(action: ArmAction) -> float:
+            """0: the same; 1: as unlike it as standing still."""
+            if action.joints:
+                turned = [change.get(name, 0.0) / step for name, step in steps.items()]
+                meant = [action.joints.get(name, 0.0) / step for name, step in steps.items()]
+            else:
+                turned, meant = way.tolist(), [action.x, action.y, action.z]
+            apart, still = math.dist(turned, meant), math.hypot(*turned)
+            return apart / still if still else math.inf if apart else 1.0
+
+        nearest = min(self.actions, key=lambda phrase: unlike(self.actions[phrase]))
+        return nearest if unlike(self.actions[nearest]) <= 1.0 else None
 
     def _effect(self, phrase: str) -> tuple[float, ...]:
         """Along x, y and z of the tip, as shares of the longest step; joint steps count by what they do at home."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Mapping
 from typing import Any
 
 from builtin_interfaces.msg import Time
@@ -35,6 +36,11 @@ class PolicyCommands:
         self._publisher = node.create_publisher(self._topics.kind, self._topics.policy, qos.COMMAND)
         self._last: Any = None
         self._arm = _ArmSteps(node, contract, exact=exact) if isinstance(contract, ArmContract) else None
+
+    @property
+    def joints(self) -> Mapping[str, float] | None:
+        """Where an arm's joints are, rad; None while that is not known, and of a base."""
+        return None if self._arm is None else self._arm.positions
 
     def prepare(self, scene: Scene) -> None:
         """Waits until the command of a phrase can be told. Not from the executor's thread.
@@ -103,6 +109,11 @@ class _ArmSteps:
 
     def _is_of(self, stamp: float) -> bool:
         return self._joints is not None and self._joints.stamp >= stamp - self._slack - 1e-6
+
+    @property
+    def positions(self) -> Mapping[str, float] | None:
+        with self._changed:
+            return None if self._joints is None else self._joints.positions
 
     def target(self, action: str) -> JointTarget:
         with self._changed:

@@ -119,7 +119,7 @@ class PolicyNode(ManagedNode):
         self.create_subscription(Adapter, "adapter", self._adapter.on_message, qos.LATEST)
         self.create_subscription(String, "set_task", self._on_set_task_topic, qos.COMMAND)
         self.create_service(SetTask, "set_task", self._on_set_task)
-        self._driver = Driver(self, self._contract, self._on_driver)
+        self._driver = Driver(self, self._contract, self._on_driver, lambda: self._outputs.commands.joints)
         self._goals = GoalServer(self, refusal=self._refusal, start=self._begin, cancel=self._cancel)
         c = self._config
         self._retrieval = Retrieval(self, c.skills, self._contract.robot, c.start, c.retrieve_timeout)

@@ -6,7 +6,6 @@ import os
 import time
 from typing import Annotated, Literal
 
-from geometry_msgs.msg import TwistStamped
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 from rclpy.clock import Clock, ClockType
@@ -15,19 +14,21 @@ from std_msgs.msg import Bool
 from std_srvs.srv import Trigger
 
 from llmagent_interfaces.msg import Judgement as JudgementMessage
-from llmagent_ros.contract import load_mobile_contract
+from llmagent_ros.contract import load_contract
 from llmagent_ros.errors import ConfigError
 from llmagent_ros.nodes import process, qos
 from llmagent_ros.nodes.base import Node
 from llmagent_ros.nodes.heartbeat import Heartbeat
 from llmagent_ros.nodes.parameters import parameters
+from llmagent_ros.nodes.teleop_drive import make_drive
 from llmagent_ros.nodes.terminal import open_terminal
-from llmagent_ros.teleop.joystick import JoystickConfig, JoystickTeleop
+from llmagent_ros.nodes.wire.commands import command_topics
+from llmagent_ros.teleop.joystick import JoystickConfig
 from llmagent_ros.teleop.judging import HELP as JUDGE_HELP
 from llmagent_ros.teleop.judging import Judge, JudgeConfig
-from llmagent_ros.teleop.keyboard import Keyboard
-from llmagent_ros.teleop.keys import HELP, KeysConfig, KeyTeleop
-from llmagent_ros.types import Judgement, Velocity
+from llmagent_ros.teleop.keyboard import Keyboard, Keystrokes
+from llmagent_ros.teleop.keys import HELP, KeysConfig
+from llmagent_ros.types import Command, Judgement
 
 
 @dataclass(config=ConfigDict(extra="forbid"), frozen=True)
@@ -35,7 +36,8 @@ class TeleopNodeConfig:
     """Parameters.
 
     Attributes:
-        robot: contract of a base in config/robots, or a path; its limits scale what keys and joystick ask for.
+        robot: contract in config/robots, or a path. The limits of a base scale what keys and joystick ask for, the
+            action phrases of an arm are what they ask for.
         rate: Hz of commands while somebody drives; must be fast against the guard's teleop_timeout.
         keyboard: auto: where there is a terminal. always: it must be there. never: joystick only.
         keys, joystick, judge: see KeysConfig, JoystickConfig, JudgeConfig.
@@ -50,26 +52,28 @@ class TeleopNodeConfig:
 
 
 class TeleopNode(Node):
-    """Subscribes joy; publishes cmd_vel_teleop while somebody drives, and e_stop (latched) when it changes.
+    """Subscribes joy, of an arm its joint states; publishes cmd_vel_teleop (of an arm cmd_joint_teleop) while somebody
+    drives, and e_stop (latched) when it changes.
 
     judgement says that an episode has succeeded or failed, or rewards, when a key or button goes down for it.
     teleop_enable says whether a key or the dead-man is held, for a guard that asks for it; heartbeat, that it lives.
 
-    When key or dead-man are released, one zero is sent and then nothing: the guard gives the robot back to the policy.
-    Keys go before the joystick.
+    When key or dead-man are released, one zero (a target of no joint) is sent and then nothing: the robot stands, and
+    after its teleop_timeout the guard gives it back to the policy. Keys go before the joystick.
     """
 
     def __init__(self) -> None:
         super().__init__("teleop", automatically_declare_parameters_from_overrides=True)
         self._config = parameters(self, TeleopNodeConfig)
-        self._contract = load_mobile_contract(self._config.robot)
+        contract = load_contract(self._config.robot)
         self.finished: int | None = None
-        self._keys = KeyTeleop(self._contract.limits, self._config.keys)
-        self._joystick = JoystickTeleop(self._contract.limits, self._config.joystick)
+        self._drive = make_drive(self, contract, self._config.keys, self._config.joystick)
+        self._strokes = Keystrokes()
         self._config.judge.check(self._config.joystick)
         self._judge = Judge(self._config.judge)
         self._driving = self._pressed = self._told = False
-        self._command_publisher = self.create_publisher(TwistStamped, "cmd_vel_teleop", qos.COMMAND)
+        self._topics = command_topics(contract)
+        self._command_publisher = self.create_publisher(self._topics.kind, self._topics.teleop, qos.COMMAND)
         self._e_stop_publisher = self.create_publisher(Bool, "e_stop", qos.LATEST)
         self._enable_publisher = self.create_publisher(Bool, "teleop_enable", qos.SENSOR)
         self._judgement_publisher = self.create_publisher(JudgementMessage, "judgement", qos.COMMAND)
@@ -79,17 +83,17 @@ class TeleopNode(Node):
         self.create_timer(1.0 / self._config.rate, self._tick, clock=Clock(clock_type=ClockType.STEADY_TIME))
         self._keyboard = _keyboard(self._config.keyboard)  # last: from here on `close` gives the terminal back
         if self._keyboard is not None:
-            self.get_logger().info(f"{HELP}\n{JUDGE_HELP}")
+            self.get_logger().info(f"{self._drive.help}\n{HELP}\n{JUDGE_HELP}")
 
     def _on_joy(self, message: Joy) -> None:
-        missing = self._joystick.missing(message.axes, message.buttons) + self._judge.missing(message.buttons)
+        missing = self._drive.missing(message.axes, message.buttons) + self._judge.missing(message.buttons)
         if missing and not self._told:
             self._told = True
             self.get_logger().error(
                 f"this joystick has {len(message.axes)} axes and {len(message.buttons)} buttons, "
                 f"no {', '.join(missing)}: set them as parameters joystick.*, judge.*"
             )
-        if self._joystick.on_joy(message.axes, message.buttons, time.monotonic()):
+        if self._drive.on_joy(message.axes, message.buttons, time.monotonic()):
             self._toggle_e_stop()
         for judgement in self._judge.on_joy(message.buttons):
             self._say(judgement)
@@ -97,22 +101,22 @@ class TeleopNode(Node):
     def _tick(self) -> None:
         now = time.monotonic()
         self._read_keys(now)
-        velocity = self._keys.velocity(now) or self._joystick.velocity(now)
-        if velocity is not None:
+        command = self._drive.command(now)
+        if command is not None:
             self._enable_publisher.publish(Bool(data=True))  # before the command that it lets pass
-            self._publish(velocity)
+            self._publish(command)
         elif self._driving:
-            self._publish(Velocity())
+            self._publish(self._drive.rest())
             self._enable_publisher.publish(Bool(data=False))
-        self._driving = velocity is not None
+        self._driving = command is not None
 
     def _read_keys(self, now: float) -> None:
         typed = self._keyboard.read() if self._keyboard is not None else ""
         if typed is None:
             self._close_keyboard()
             self.get_logger().warning("the terminal is gone; only the joystick drives now")
-        for character in (typed or "").lower():  # Caps Lock must not take the e-stop away
-            if self._keys.press(character, now):
+        for character in self._strokes.take(typed or ""):
+            if self._drive.press(character, now):
                 continue
             if character == "e":
                 self._toggle_e_stop()
@@ -143,12 +147,8 @@ class TeleopNode(Node):
         future = self._reset_client.call_async(Trigger.Request())
         future.add_done_callback(lambda done: self.get_logger().info(f"e-stop: {done.result().message}"))
 
-    def _publish(self, velocity: Velocity) -> None:
-        message = TwistStamped()
-        message.header.stamp = self.get_clock().now().to_msg()
-        message.header.frame_id = self._contract.frames.base
-        message.twist.linear.x, message.twist.angular.z = velocity.linear, velocity.angular
-        self._command_publisher.publish(message)
+    def _publish(self, command: Command) -> None:
+        self._command_publisher.publish(self._topics.to_message(command, self.get_clock().now().to_msg()))
 
     def _close_keyboard(self) -> None:
         if self._keyboard is not None:
@@ -159,7 +159,7 @@ class TeleopNode(Node):
         """Gives the terminal back, and the robot if somebody drives."""
         self._close_keyboard()
         if self._driving:
-            self._publish(Velocity())
+            self._publish(self._drive.rest())
 
 
 def _keyboard(wanted: str) -> Keyboard | None:

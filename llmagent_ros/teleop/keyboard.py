@@ -4,9 +4,34 @@ from __future__ import annotations
 
 import atexit
 import os
+import re
 import termios
 
 _PORTION = 64  # bytes; more than a person types between two looks
+_ARROWS = {"A": "up", "B": "down", "C": "right", "D": "left"}
+_KEY = re.compile(r"\x1b[\[O](?:[0-9;?]*([@-~]))?|[^\x1b]")  # ECMA-48: what a key that types nothing sends
+_CUT = re.compile(r"\x1b(?:[\[O][0-9;?]*)?$")
+
+
+class Keystrokes:
+    """What a terminal sends, as keys: a lower-case character, or "up", "down", "right", "left" of an arrow.
+
+    Others that send several characters are none: the A of an arrow must not pass for the key a. Caps Lock changes
+    nothing.
+    """
+
+    def __init__(self) -> None:
+        self._rest = ""  # of a key of which not all was read
+
+    def take(self, typed: str) -> list[str]:
+        """The keys in what was typed since."""
+        text = self._rest + typed
+        cut = _CUT.search(text) if typed else None  # when nothing follows, it was the key Escape
+        self._rest = cut[0] if cut is not None else ""
+        text = text[: cut.start()] if cut is not None else text
+        found = [(match[1], match[0]) for match in _KEY.finditer(text)]
+        keys = [_ARROWS.get(last, "") if sent[0] == "\x1b" else sent.lower() for last, sent in found]
+        return [key for key in keys if key]
 
 
 class Keyboard:

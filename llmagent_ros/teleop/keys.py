@@ -10,10 +10,11 @@ from pydantic.dataclasses import dataclass
 from llmagent_ros.contract import Limits
 from llmagent_ros.types import Velocity
 
-HELP = "w/s forward, back   a/d left, right   space stop   e e-stop on/off   r reset e-stop   q quit"
-_LINEAR = {"w": 1.0, "s": -1.0}
-_ANGULAR = {"a": 1.0, "d": -1.0}
-_STOP = " "
+DRIVE_HELP = "w/s forward, back   a/d left, right"
+HELP = "space stop   e e-stop on/off   r reset e-stop   q quit"
+STOP = " "
+_LINEAR = {"w": 1.0, "s": -1.0, "up": 1.0, "down": -1.0}
+_ANGULAR = {"a": 1.0, "d": -1.0, "left": 1.0, "right": -1.0}
 
 Share = Annotated[float, Field(gt=0, le=1)]
 
@@ -24,11 +25,14 @@ class KeysConfig:
 
     Attributes:
         linear, angular: of the contract's limits.
-        hold: s for which a key counts as held after it was last heard; must outlast the pause before a key repeats.
+        step: of an arm, of a phrase's speed, which is its step in a control period.
+        hold: s for which a key counts as held after it was last heard; must outlast the pause before a key repeats. Of
+            an arm at most so long.
     """
 
     linear: Share = 0.5
     angular: Share = 0.5
+    step: Share = 1.0
     hold: Annotated[float, Field(gt=0, le=2)] = 0.6
 
 
@@ -45,7 +49,7 @@ class KeyTeleop:
     def press(self, character: str, now: float) -> bool:
         """Takes a key; whether it is one that drives."""
         key, until = character.lower(), now + self._config.hold
-        if key == _STOP:
+        if key == STOP:
             self._linear = self._angular = None
             self._stop_until = until
         elif key in _LINEAR:
@@ -54,7 +58,7 @@ class KeyTeleop:
             self._angular = (_ANGULAR[key] * self._config.angular * self._limits.angular, until)
         else:
             return False
-        if key != _STOP:
+        if key != STOP:
             self._stop_until = None
         return True
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import array
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from builtin_interfaces.msg import Duration, Time
@@ -99,6 +99,7 @@ def _point(target: JointTarget) -> JointTrajectoryPoint:
     duration = to_time(target.duration)
     point = JointTrajectoryPoint(time_from_start=Duration(sec=duration.sec, nanosec=duration.nanosec))
     point.positions = array.array("d", target.positions)
+    point.velocities = array.array("d", target.velocities)
     return point
 
 
@@ -108,7 +109,10 @@ def _from_trajectory(message: JointTrajectory) -> JointTarget:
         return JointTarget()
     last = message.points[-1]
     duration = last.time_from_start.sec + last.time_from_start.nanosec * 1e-9
-    return _target(tuple(message.joint_names), last.positions, duration)
+    target = _target(tuple(message.joint_names), last.positions, duration)
+    velocities = tuple(float(value) for value in last.velocities)
+    told = len(velocities) == len(target.joints) and all(map(math.isfinite, velocities))
+    return replace(target, velocities=velocities) if told else target
 
 
 def _target(joints: tuple[str, ...], positions: Sequence[float], duration: float) -> JointTarget:
