@@ -12,7 +12,18 @@ from pathlib import Path
 
 import psutil
 
-DEADLINE = 20.0  # s: only to fail instead of hanging
+DEADLINE = 60.0  # s: only to fail instead of hanging
+PATIENT = """
+import sys, time
+from llmagent_ros.cli.main import main
+from llmagent_ros.launching import stopping
+
+for name in ("TURN", "TURNS", "TERMINATE_AFTER", "KILL_AFTER", "GIVE_UP_AFTER"):
+    setattr(stopping, name, 100.0 * getattr(stopping, name))
+deadlines = stopping.Stop.deadlines
+stopping.Stop.deadlines = lambda self: time.sleep(0.05) or deadlines(self)
+sys.exit(main())
+"""
 
 
 class Workspace:
@@ -56,9 +67,10 @@ class Workspace:
         path.write_text(f"<launch>{content}</launch>")
         return path
 
-    def start(self, *words: object, **extra: str) -> subprocess.Popen[str]:
-        """`llmagent launch words…`, running."""
-        command = [sys.executable, "-m", "llmagent_ros.cli.main", "launch", *map(str, words)]
+    def start(self, *words: object, patient: bool = False, **extra: str) -> subprocess.Popen[str]:
+        """`llmagent launch words…`, running. patient: in a shutdown it waits for minutes, and stalls itself."""
+        launch = ["-c", PATIENT] if patient else ["-m", "llmagent_ros.cli.main"]
+        command = [sys.executable, *launch, "launch", *map(str, words)]
         return subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**self.environment, **extra}
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import signal
 import time
 
@@ -42,6 +43,10 @@ class Stop:
         """The one whose turn it is has stopped already."""
         self._turn_ends = min(self._turn_ends, now)
 
+    def end_turns(self) -> None:
+        """All have been told."""
+        self._turn_ends = math.inf
+
     def hurry(self) -> None:
         """Another signal: go one step further at once."""
         if self._due:
@@ -56,5 +61,4 @@ class Stop:
     def deadlines(self) -> list[float]:
         if self.began is None:
             return []
-        turn = [self._turn_ends] if self._turn_ends > time.monotonic() - 0.01 else []
-        return [*turn, *(when for when, _ in self._due), self.began + GIVE_UP_AFTER]
+        return [self._turn_ends, *(when for when, _ in self._due), self.began + GIVE_UP_AFTER]

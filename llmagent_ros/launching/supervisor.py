@@ -300,15 +300,16 @@ class Supervisor:
 
     def _tell_in_turn(self, running: list[_Child], now: float) -> None:
         stop = self._stop
-        while stop.turn_over(now):
-            pending = [child for child in running if child.spec.name not in stop.told]
-            if not pending:
-                break
-            stop.told.append(pending[0].spec.name)
-            self._signal(pending[0], signal.SIGINT)
-            stop.next_turn(now)
         if stop.told and all(child.spec.name != stop.told[-1] for child in running):
             stop.end_turn(now)
+        pending = [child for child in running if child.spec.name not in stop.told]
+        while pending and stop.turn_over(now):
+            child = pending.pop(0)
+            stop.told.append(child.spec.name)
+            self._signal(child, signal.SIGINT)
+            stop.next_turn(now)
+        if not pending:
+            stop.end_turns()
 
     def _insist(self, running: list[_Child], number: signal.Signals) -> None:
         for child in running:
