@@ -33,6 +33,7 @@ from llmagent_ros.recording.summary import figure, percent
 from llmagent_ros.types import Outcome as OutcomeValue
 
 SETTLE = 0.5  # s of wall time after the end of the run in which what is still on its way is taken
+LAST_ROUNDS = 100  # of the executor after that, in each one message of every topic: on a machine that stalls they wait
 FLUSH_PERIOD = 1.0  # s of wall time after which decisions are there for readers, though nothing follows them
 NO_SIM_AFTER = 5.0  # s of wall time without a simulator's report after which scenes are counted as control ticks
 
@@ -103,8 +104,11 @@ class RecorderNode(Node):
         subscribe(DiagnosticArray, "/diagnostics", self._on_diagnostics, qos.deep(qos.COMMAND))
         subscribe(Bool, "run_finished", self._on_run_finished, qos.LATEST)
         steady = Clock(clock_type=ClockType.STEADY_TIME)
-        self._settle = self.create_timer(SETTLE, self._finish_run, clock=steady)
-        self._settle.cancel()
+        self._settle = self.create_timer(SETTLE, self._on_settled, clock=steady)
+        self._rounds = self.create_timer(0.0, self._finish_run, clock=steady)
+        self._rounds_left = LAST_ROUNDS
+        for timer in (self._settle, self._rounds):
+            timer.cancel()
         self.create_timer(NO_SIM_AFTER, self._take_own_ticks, clock=steady)
         self.create_timer(FLUSH_PERIOD, self._flush, clock=steady)
 
@@ -232,8 +236,15 @@ class RecorderNode(Node):
                 if self._recorder is not None:
                     self._recorder.on_tick(was_fresh)
 
-    def _finish_run(self) -> None:
+    def _on_settled(self) -> None:
         self._settle.cancel()
+        self._rounds.reset()
+
+    def _finish_run(self) -> None:
+        self._rounds_left -= 1
+        if self._rounds_left > 0:
+            return
+        self._rounds.cancel()
         self._write(complete=True)
         self.finished = 0
 
