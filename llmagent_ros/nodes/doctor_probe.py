@@ -31,6 +31,7 @@ from llmagent_ros.nodes.wire.stamps import to_seconds
 
 DISCOVERY = 1.0  # s of wall time in which the graph becomes known
 PATIENCE = 5.0  # s that the first publisher of the contract may take to be discovered
+TAIL = 0.2  # s after the end in which what had come by then is taken
 MOST_ARRIVALS = 20_000  # of a topic that are kept
 _SPIN = 0.05  # s
 _KINDS = {
@@ -100,6 +101,7 @@ class _Probe:
             began, start = self._now(), time.monotonic()
             _spin_for(spin, seconds)
         end, watched = self._now(), time.monotonic() - start
+        _spin_for(spin, TAIL)  # what came while this process itself stalled is not missing
         namespace = self.node.get_namespace().rstrip("/")
         return Observation(
             {spec.key: self._topic(spec) for spec in self._contract.topics},
