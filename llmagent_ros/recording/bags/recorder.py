@@ -308,8 +308,8 @@ class EpisodeRecorder:
         self.problem = ""
         self._open.remove(bag)
         self._retention.add(bag.writer.folder)
-        self.counts.episodes += 1
         self._keep_room()
+        self.counts.episodes += 1  # last: who reads it finds the folder as it is to be
 
     def _keep_room(self) -> None:
         try:
