@@ -27,7 +27,7 @@ from llmagent_ros.nodes import qos
 from llmagent_ros.nodes.wire import stamps
 from llmagent_ros.nodes.wire.stamps import key
 
-AGAIN = 5.0  # s after which a goal is sent again; the answer of a server that has just been found may be lost
+AGAIN = 20.0  # s after which a goal is sent again, as the answer of a server that has just been found may be lost
 PERIOD = 0.4  # s: the control period of sim_diffdrive
 LONG = 240.0  # s: deadline of what starts processes with a language model in them
 EVERYTHING = QoSProfile(
@@ -146,6 +146,7 @@ class Agent:
         self.action = ActionClient(graph.node, ExecuteTask, "execute_task")
         graph.until(self.action.server_is_ready, "no action execute_task", LONG)
         graph.until(lambda: graph.node.count_subscribers("/scene") >= 2, "nobody reads scenes")
+        graph.catch_up("sim", "guard", "perception", "policy")
 
     def reset(self, seed: int | None = None, task: str = "") -> str:
         """Draws a world; its instruction."""
@@ -186,7 +187,7 @@ class Agent:
         return self.graph.until(complete, f"not one scene, decision, command and outcome for {steps} steps")
 
     def state(self) -> str:
-        return str(self.graph.call(GetState, "policy/get_state", GetState.Request()).current_state.label)
+        return str(self.graph.call(GetState, "policy/get_state", GetState.Request(), again=AGAIN).current_state.label)
 
     def change(self, transition: int) -> bool:
         """A lifecycle transition of the policy; whether it succeeded."""
@@ -238,6 +239,7 @@ class World:
         self.scene = graph.publisher(Scene, "scene")
         self.outcome = graph.publisher(Outcome, "outcome", qos.OUTCOME)
         self.clock = graph.publisher(Clock, "/clock")
+        graph.catch_up("policy")
 
     def pass_time(self, seconds: float = PERIOD) -> None:
         """The clock goes on; back when the policy has got it."""
@@ -247,9 +249,8 @@ class World:
         self.be_heard()
 
     def be_heard(self) -> None:
-        """Acknowledged is not yet handled: a service of the policy answers after what came before it."""
-        for _ in range(3):
-            self.graph.call(GetState, "policy/get_state", GetState.Request())
+        """Acknowledged is not yet handled."""
+        self.graph.catch_up("policy")
 
     def task(self, instruction: str) -> Task:
         """The newest task with this instruction, as soon as it is announced."""

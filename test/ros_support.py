@@ -19,12 +19,14 @@ from typing import Any, TypeVar
 
 import psutil
 import rclpy
+from rcl_interfaces.srv import GetParameters
 from rclpy.context import Context
-from rclpy.executors import SingleThreadedExecutor
+from rclpy.executors import SingleThreadedExecutor, TimeoutException
 
 from llmagent_ros.nodes import qos
 
 DEADLINE = 60.0  # s: only to fail instead of hanging
+BACKLOG = 10  # messages of a topic that may wait for a node: the depth of most
 ROOT = Path(__file__).resolve().parent.parent
 _DOMAINS = range(1, 101)  # above, the ports of DDS reach into the ephemeral ones of Linux
 T = TypeVar("T")
@@ -214,7 +216,26 @@ class Graph:
             again: s after which the request is repeated; a server that was killed looks ready for some time.
         """
         client = self.node.create_client(kind, name)
-        self.until(client.service_is_ready, f"no service {name}")
+        result = self._ask(client, request, again)
+        self.node.destroy_client(client)
+        return result
+
+    def catch_up(self, *nodes: str) -> None:
+        """Until nodes have handled what had reached them, and the test what they had said by then.
+
+        A node takes of each topic one message before a request that came later, in whatever order it takes topics.
+        And whoever answers has found what publishes and subscribes here, which was announced before the client.
+        """
+        for name in nodes:
+            client = self.node.create_client(GetParameters, f"{name}/get_parameters")
+            for _ in range(BACKLOG + 1):
+                self._ask(client, GetParameters.Request(), again=1.0)
+            self.node.destroy_client(client)
+        while self._handle_what_is_there():
+            pass
+
+    def _ask(self, client: Any, request: Any, again: float) -> Any:
+        self.until(client.service_is_ready, f"no service {client.srv_name}")
         asked: list[tuple[float, Any]] = []
 
         def answer() -> Any:
@@ -222,6 +243,15 @@ class Graph:
                 asked.append((time.monotonic(), client.call_async(request)))
             return next((future.result() for _, future in asked if future.done()), None)
 
-        result = self.until(answer, f"no answer from {name}")
-        self.node.destroy_client(client)
-        return result
+        return self.until(answer, f"no answer from {client.srv_name}")
+
+    def _handle_what_is_there(self) -> bool:
+        """One thing of each topic, without waiting; whether there was any."""
+        handled = False
+        with suppress(TimeoutException):
+            while True:
+                task, _, _ = self._executor.wait_for_ready_callbacks(timeout_sec=0)
+                handled = True
+                task()
+                task.result()
+        return handled

@@ -14,7 +14,7 @@ import yaml
 from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticArray
 from geometry_msgs.msg import Twist, TwistStamped
-from ros_support import Graph
+from ros_support import DEADLINE, Graph
 from sensor_msgs.msg import JointState as JointStateMessage
 from std_msgs.msg import Bool, Float64MultiArray
 from std_srvs.srv import Trigger
@@ -24,7 +24,7 @@ from llmagent_interfaces.msg import Scene
 from llmagent_interfaces.msg import Verdict as VerdictMessage
 from llmagent_ros.contract import ArmContract, contract_path, load_contract
 from llmagent_ros.errors import ConfigError, LlmAgentError
-from llmagent_ros.nodes import qos
+from llmagent_ros.nodes import policy_commands, qos
 from llmagent_ros.nodes.policy_commands import PolicyCommands
 from llmagent_ros.nodes.wire import reports, sensors, stamps
 from llmagent_ros.nodes.wire.commands import command_topics, refuse_unstamped
@@ -125,7 +125,9 @@ def graph(tmp_path: Path) -> Iterator[Graph]:
 # --- the policy -----------------------------------------------------------------------------------------
 
 
-def test_a_phrase_becomes_a_target_from_the_joint_states_of_its_scene(graph: Graph) -> None:
+def test_a_phrase_becomes_a_target_from_the_joint_states_of_its_scene(
+    graph: Graph, monkeypatch: pytest.MonkeyPatch
+) -> None:
     commands = PolicyCommands(graph.node, ARM, exact=True)
     joints = graph.publisher(JointStateMessage, "joint_states", qos.RELIABLE_SENSOR)
     sent: list[JointTrajectory] = graph.collect(JointTrajectory, "cmd_joint_policy")
@@ -141,6 +143,7 @@ def test_a_phrase_becomes_a_target_from_the_joint_states_of_its_scene(graph: Gra
     graph.until(lambda: commands._arm is not None and commands._arm._joints is not None, "the joint states are lost")
     with pytest.raises(LlmAgentError, match=r"the last are of 0\.20 s"):
         commands.prepare(scene)
+    monkeypatch.setattr(policy_commands, "JOINTS_WAIT", DEADLINE)
     waiting = Thread(target=lambda: (commands.prepare(scene), commands.send(scene, "up")))
     waiting.start()
     publish(0.4, 0.5)
@@ -171,6 +174,7 @@ class Around:
         self.person = graph.publisher(JointTrajectory, "cmd_joint_teleop")
         self.button = graph.publisher(Bool, "e_stop", qos.LATEST, readers=2)
         self.at = dict(HOME)
+        graph.catch_up("guard")
 
     def now(self) -> float:
         return stamps.to_seconds(self.graph.node.get_clock().now().to_msg())

@@ -53,12 +53,16 @@ class Speaker:
             "transition": (Transition, qos.TRANSITION),
         }
         self._publishers = {name: graph.publisher(kind, name, profile) for name, (kind, profile) in kinds.items()}
+        graph.catch_up("bag_recorder")
 
     def say(self, name: str, message: Any) -> None:
         publisher = self._publishers[name]
         publisher.publish(message)
-        if name == "task":  # only the latest is kept for a reader that is found already but has not found the writer
+        if name == "task":
+            # only the latest is kept for a reader that is found already but has not found the writer; and what is
+            # said before it belongs to another episode than what is said after it
             assert publisher.wait_for_all_acked(Duration(seconds=DEADLINE)), f"nobody takes {name}"
+            self.graph.catch_up("bag_recorder")
         as_sent = deserialize_message(serialize_message(message), type(message))  # float32 is not float64
         self.said.append((f"/{name}", as_sent))
         self.graph.spin_once()

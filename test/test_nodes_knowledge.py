@@ -136,7 +136,7 @@ import threading
 from llmagent_ros.knowledge.knowledge import Knowledge
 from llmagent_ros.nodes import knowledge_node
 
-Knowledge.store = lambda self, *_, **__: threading.Event().wait(5.0) or self.get("nobody")
+Knowledge.store = lambda self, *_, **__: threading.Event().wait(3600.0) or self.get("nobody")
 knowledge_node.main()
 """
 

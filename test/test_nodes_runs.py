@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,7 @@ class World:
         self.limited: set[int] = set()  # episodes that end by the time limit of the action
         self.refusals = 0  # of goals that are still to come
         self.ticks = 0
+        self.longest = 0.0  # s from before a scene was said to after its command was
         self.scene = self.node.create_publisher(Scene, "scene", qos.COMMAND)
         self.decision = self.node.create_publisher(Decision, "decision", qos.DECISION)
         self.cmd_vel = self.node.create_publisher(TwistStamped, "cmd_vel", qos.COMMAND)
@@ -96,7 +98,7 @@ class World:
         return ExecuteTask.Result(success=success, reason="reached" if success else "collision", steps=3)
 
     def _step(self, episode: int, step: int, task: str = "0") -> None:
-        header, self.ticks = stamps.header(self.time), self.ticks + 1
+        header, self.ticks, began = stamps.header(self.time), self.ticks + 1, time.monotonic()
         self.scene.publish(Scene(header=header, text="scene", task_id=task, episode=episode))
         self.decision.publish(
             Decision(
@@ -115,6 +117,7 @@ class World:
             )
         )
         self.cmd_vel.publish(TwistStamped(header=header))
+        self.longest = max(self.longest, time.monotonic() - began)
 
     def report(self, name: str, **values: object) -> None:
         status = DiagnosticStatus(name=f"/{name}", level=DiagnosticStatus.OK)
@@ -124,6 +127,7 @@ class World:
     def wait_for_readers(self, count: int) -> None:
         for publisher in (self.scene, self.decision, self.cmd_vel, self.outcome, self.transition):
             self.graph.until(lambda p=publisher: p.get_subscription_count() >= count, "nobody listens")
+        self.graph.catch_up("recorder")  # which has found all that is published here
 
 
 def test_three_episodes_end_in_a_summary(tmp_path: Path) -> None:
@@ -137,6 +141,7 @@ def test_three_episodes_end_in_a_summary(tmp_path: Path) -> None:
         world.wait_for_readers(1)
         runner = graph.start("runner", episodes=3, seed=7, task="navigate", learn=False)
         assert graph.exit_code(recorder) == 0
+        graph.until(lambda: finished, "the end is said to the recorder alone")
         assert [message.data for message in finished] == [True]
         assert runner.code is None, "the runner stays until the launch ends"
         runner.stop()
@@ -164,7 +169,7 @@ def test_three_episodes_end_in_a_summary(tmp_path: Path) -> None:
     }
     assert {name: summary[name] for name in expected} == expected
     latency = summary["scene_to_command_ms"]
-    assert latency["count"] == 9 and 0.0 < latency["p50"] <= latency["p99"] < 1000.0
+    assert latency["count"] == 9 and 0.0 < latency["p50"] <= latency["p99"] <= 1e3 * world.longest + 1.0
     assert (out / "learning_curve.png").stat().st_size > 1000
     assert "3, 1 successes" in recorder.said
 
@@ -211,7 +216,8 @@ def test_a_decision_is_kept_with_what_other_topics_say_of_it(tmp_path: Path) -> 
         def complete() -> bool:
             with suppress(ConfigError, StoreError), DecisionReader(out) as reader:
                 found = reader.find("worst")
-                return found.step == 1 and None not in (found.verdict, found.outcome, found.latency_ms)
+                joined = None not in (found.verdict, found.outcome, found.latency_ms)
+                return found.step == 1 and joined and found.next_scene != ""
             return False
 
         graph.until(complete, "it is not kept while the run goes on")
