@@ -10,6 +10,7 @@ from graph_support import Goal, World
 from ros_support import Graph
 
 from llmagent_interfaces.action import ExecuteTask
+from llmagent_ros.nodes.policy_node import LAST_SCENE_TIMEOUT
 
 DELAYS = (0.0, 0.002, 0.005, 0.01, 0.02)  # s between the two; the model thinks for about 10 ms
 REPEATS = 3
@@ -52,4 +53,4 @@ def test_no_last_step_is_lost(tmp_path: Path) -> None:
     assert len(last) == len(DELAYS) * 2 * REPEATS
     assert all(m.truncated and not m.terminated and m.step == 0 and m.reward == 0.5 for m in last)
     assert all(m.next_scene != m.scene and m.next_scene.startswith(m.task) for m in last)
-    assert sorted(took)[len(took) // 2] < 0.5, "the end is waited for"
+    assert sorted(took)[len(took) // 2] < LAST_SCENE_TIMEOUT, "the end is waited for"

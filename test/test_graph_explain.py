@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from graph_support import Agent, Episode, compose_world
-from ros_support import Graph
+from ros_support import DEADLINE, Graph
 from std_msgs.msg import Bool
 
 from llmagent_interfaces.msg import Lesson, Skill
@@ -93,7 +93,7 @@ def test_each_step_of_a_run_is_explained(tmp_path: Path, words: Any) -> None:
         graph.node.create_service(RetrieveSkills, "retrieve_skills", answer)
         robot = compose_world(graph, tmp_path, max_steps=STEPS)
         recorder = graph.start("recorder", out=out, use_sim_time=True)
-        graph.start("policy", robot=robot, out=out, use_sim_time=True)
+        graph.start("policy", robot=robot, out=out, use_sim_time=True, retrieve_timeout=DEADLINE)
         agent = Agent(graph)
         for topic, readers in {"/task": 4, "/decision": 3, "/verdict": 1, "/transition": 1}.items():
             graph.until(lambda t=topic, n=readers: graph.node.count_subscribers(t) >= n, "the recorder does not listen")
@@ -102,6 +102,7 @@ def test_each_step_of_a_run_is_explained(tmp_path: Path, words: Any) -> None:
         button = graph.publisher(Bool, "e_stop", qos.LATEST, readers=2)
         button.publish(Bool(data=True))
         graph.until(lambda: agent.commands[-1].header.stamp.sec == 0, "the e-stop does not stop")
+        graph.catch_up("guard", "policy")  # who knows now that the guard stops the robot
         stopped = play(agent, out, first_one + 2)
         recorder.stop()
         assert graph.exit_code(recorder) == 0

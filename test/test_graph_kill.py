@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from geometry_msgs.msg import TwistStamped
-from graph_support import EVERYTHING, LONG, Agent, is_zero, kill_node, slow_robot, task_file
+from graph_support import EVERYTHING, LONG, Agent, find_node, is_zero, kill_node, slow_robot, task_file
 from ros_support import Graph
 
 from llmagent_interfaces.msg import Decision, Scene
@@ -38,6 +38,7 @@ def test_in_real_time_the_guard_stops_a_robot_whose_policy_was_killed(tmp_path: 
 
         drive(agent)
         policy.kill()
+        graph.catch_up("guard")  # what the policy said last is known by now
         graph.until(lambda: is_zero(agent.commands[-1]), "the robot drives on without a policy")
         check_stop(agent)
 
@@ -88,10 +89,12 @@ def test_a_run_survives_the_kill_of_learner_and_policy(tmp_path: Path) -> None:
         scenes: list[Scene] = graph.collect(Scene, "/scene", EVERYTHING, writers=0)
         graph.until(lambda: len(decisions) >= 5 or run.code is not None, "nothing is decided", LONG)
         kill_node(run, "learner")
+        policy = find_node(run, "policy")  # by now: a search takes as long as many a step
+        assert policy is not None
         graph.until(lambda: decisions[-1].episode >= 2 or run.code is not None, "it does not go on", LONG)
+        policy.kill()
         check_nothing_missed(decisions, scenes)
         first_run = decisions[-1].run
-        kill_node(run, "policy")
         graph.until(lambda: "no command for the scene" in run.said, "the simulator does not report it", LONG)
         graph.until(lambda: decisions[-1].run != first_run or run.code is not None, "the policy is not back", LONG)
         graph.until(lambda: run.code is not None, "the run does not end", LONG)

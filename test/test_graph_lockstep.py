@@ -100,8 +100,8 @@ def test_nodes_that_come_late_get_what_they_missed(tmp_path: Path) -> None:
         answer = client.send_goal_async(ExecuteTask.Goal(instruction="go to the red ball"))
         handle = graph.until(lambda: answer.done() and answer.result(), "the goal is not answered")
         assert handle.accepted
-        graph.start("perception", **parameters["perception"])
         decisions = graph.collect(Decision, "/decision", EVERYTHING)
+        graph.start("perception", **parameters["perception"])
         graph.until(lambda: decisions, "perception has not got the readings")
         graph.start("guard", **parameters["guard"])
         result = handle.get_result_async()

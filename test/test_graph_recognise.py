@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from graph_support import LONG, Agent, compose_world
-from ros_support import Graph
+from ros_support import DEADLINE, Graph
 
 from llmagent_interfaces.msg import Skill
 from llmagent_interfaces.srv import RetrieveSkills
@@ -28,7 +28,7 @@ def test_the_first_scene_is_asked_for_where_the_words_find_nothing(tmp_path: Pat
     with Graph(tmp_path) as graph:
         graph.node.create_service(RetrieveSkills, "retrieve_skills", answer)
         robot = compose_world(graph, tmp_path, max_steps=STEPS)
-        graph.start("policy", robot=robot, out=tmp_path / "out", use_sim_time=True)
+        graph.start("policy", robot=robot, out=tmp_path / "out", use_sim_time=True, retrieve_timeout=DEADLINE)
         agent = Agent(graph)
         goal = agent.send(agent.reset(seed=1))
         _, result = goal.result()

@@ -29,8 +29,10 @@ def test_the_robot_stops_when_the_machine_of_the_policy_is_dead(tmp_path: Path) 
         graph.until(lambda: any(not is_zero(m) for m in agent.commands[-5:]), "the robot does not drive", LONG)
 
         there.kill_all()
+        graph.catch_up("guard")  # what the dead one said last is handled, and what the guard said of it
         states.clear()
         graph.until(lambda: reason(states) == "stale_heartbeat", "the reason is another")
+        graph.catch_up("guard")
         agent.commands.clear()
         graph.until(lambda: len(agent.commands) >= 5, "the guard has fallen silent")
         assert all(map(is_zero, agent.commands))

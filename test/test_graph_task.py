@@ -48,6 +48,7 @@ def start(agent: Agent, instruction: str = "go to the red ball", time_limit: flo
 def check_stopped(agent: Agent) -> None:
     """The policy's last command is zero and not older than the one before, and nothing follows it."""
     agent.graph.until(lambda: agent.wanted and is_zero(agent.wanted[-1]), "the last command of the policy is not zero")
+    agent.graph.catch_up("policy")
     decided, commanded = len(agent.decisions), len(agent.wanted)
     agent.settle()
     assert (len(agent.decisions), len(agent.wanted)) == (decided, commanded)
