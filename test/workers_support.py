@@ -15,6 +15,8 @@ Result = dict[str, Any]
 
 def do(job: Job) -> Result:
     """What the job says."""
+    if job.get("says"):
+        print(job["says"], flush=True)
     if job.get("sleep"):
         time.sleep(job["sleep"])
     match job["what"]:
