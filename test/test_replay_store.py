@@ -363,9 +363,9 @@ def test_memory_stays_small_while_the_disk_fills(tmp_path: Path) -> None:
         replay.append([step(0)])
     _bulk(path, count)
     tracemalloc.start()
-    started = time.monotonic()
+    started = time.process_time()
     with Replay(path, VOCABULARY) as replay:
-        opened = time.monotonic() - started
+        opened = time.process_time() - started
         assert len(replay) == count
         held, peak = tracemalloc.get_traced_memory()
         tracemalloc.stop()
