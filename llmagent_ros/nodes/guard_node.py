@@ -37,7 +37,7 @@ from llmagent_ros.types import Command, JointTarget, Verdict
 
 REPORT_PERIOD = 0.5  # s of wall time between two diagnostics
 DECISIONS = 1000  # of which it says how long they took
-LAST_WORD = 0.2  # s that the last zero may take to be acknowledged
+LAST_WORD = 1.0  # s that the last zero may take to be acknowledged, by a driver that stalls for a moment
 
 
 @dataclass(config=ConfigDict(extra="forbid"), frozen=True)
