@@ -291,6 +291,7 @@ def _eventually(condition: Any) -> bool:
 
 
 @pytest.mark.xdist_group("bench_faults")
+@pytest.mark.usefixtures("reserved_domain")
 def test_one_fault_in_the_real_graph(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "faults.json"
     words = ["bench", "faults", "--seeds", "1", "--workers", "1", "--only", "scan nan", "--json", str(path)]
@@ -306,6 +307,7 @@ def test_one_fault_in_the_real_graph(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert re.search(r"stop_ms_max \(ms\) *\| [0-9]", capsys.readouterr().out)
 
 
+@pytest.mark.usefixtures("reserved_domain")
 def test_a_graph_that_does_not_start_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     broken = tmp_path / "broken.launch.xml"
     broken.write_text("<launch><nod/></launch>")

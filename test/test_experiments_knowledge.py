@@ -87,6 +87,7 @@ def test_how_many_are_killed() -> None:
     assert [knowledge.kills(steps) for steps in (100, 200_000, 5_000_000)] == [20, 200, 1000]
 
 
+@pytest.mark.usefixtures("reserved_domain")
 def test_a_small_run_measures_everything_and_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in {"QUERIES": 20, "REQUESTS": 8, "PERIOD": 0.0, "CLIENTS": 2, "kills": lambda steps: 3}.items():
         monkeypatch.setattr(knowledge, name, value)
@@ -105,6 +106,7 @@ def test_a_small_run_measures_everything_and_goes_on(tmp_path: Path, monkeypatch
         knowledge.measure(OURS, 0, 0, tmp_path, said.append)
 
 
+@pytest.mark.usefixtures("reserved_domain")
 def test_a_node_that_ends_is_noticed(tmp_path: Path) -> None:
     (tmp_path / "skills.sqlite").write_bytes(b"not a database" * 100)
     with (

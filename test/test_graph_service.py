@@ -6,10 +6,10 @@ import os
 import signal
 from pathlib import Path
 
-import psutil
 import pytest
 from geometry_msgs.msg import TwistStamped
 from graph_support import find_node, is_zero, task_file
+from launching_support import running
 from ros_support import Graph, Process
 from service_support import Service, write
 
@@ -82,5 +82,5 @@ def drive_and_stop(graph: Graph, service: Service, main: Process) -> None:
 
     graph.until(ended, "it does not stop", float(settings["TimeoutStopSec"]))
     assert str(main.code) in settings["SuccessExitStatus"].split()
-    assert not [child for child in children if child.is_running() and child.status() != psutil.STATUS_ZOMBIE]
+    assert not [child for child in children if running(child.pid)]
     graph.until(lambda: is_zero(commands[-1]), "the last command is not zero")

@@ -279,10 +279,18 @@ def test_a_killed_view_gives_the_terminal_back_and_the_table_is_shown(workspace:
     process = subprocess.Popen(command, stdout=slave, stderr=slave, env=workspace.environment)
     assert process.wait(timeout=DEADLINE) == 137
     assert termios.tcgetattr(slave) == modes
-    text = os.read(master, 65536)
-    _, _, after = text.partition(b"\x1b[?1049h")
-    _, _, after = after.partition(b"\x1b[?1049l\x1b[?25h")
-    assert b"died: killed by SIGKILL" in after and b"  episodes 3" in after
+    os.set_blocking(master, False)
+    text = b""
+
+    def shown() -> bool:  # a terminal gives some kilobytes at a time
+        nonlocal text
+        with contextlib.suppress(BlockingIOError):
+            text += os.read(master, 65536)
+        _, _, after = text.partition(b"\x1b[?1049h")
+        _, _, after = after.partition(b"\x1b[?1049l\x1b[?25h")
+        return b"died: killed by SIGKILL" in after and b"  episodes 3" in after
+
+    wait_until(shown, "the terminal is not given back, or the table is not shown")
     for end in (master, slave):
         os.close(end)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import signal
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from sensor_msgs.msg import LaserScan as LaserScanMessage
 
 from llmagent_interfaces.msg import Adapter, Decision, Outcome, Scene, Task, Transition
 from llmagent_ros.contract import contract_path
+from llmagent_ros.errors import ConfigError, StoreError
 from llmagent_ros.nodes import qos
 from llmagent_ros.nodes.wire import sensors, stamps
 from llmagent_ros.nodes.wire.definitions import definition, message_class, type_hash
@@ -125,7 +127,11 @@ def ordered(said: Messages) -> Messages:
 
 def recorded_in(out: Path) -> Messages:
     """What is in all bags, finished or not."""
-    return [each for path in bags(out) for each in recorded(path)]
+    said: Messages = []
+    for path in bags(out):
+        with suppress(ConfigError, StoreError):  # it is being made or mended just now
+            said += recorded(path)
+    return said
 
 
 def bags(out: Path) -> list[Path]:
