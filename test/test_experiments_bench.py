@@ -144,6 +144,19 @@ def test_a_curve_outlives_an_interruption(tmp_path: Path) -> None:
     assert minutes == sorted(minutes)
 
 
+def test_a_curve_ends_when_its_minutes_are_over(tmp_path: Path) -> None:
+    from llmagent_ros.experiments import runs
+    from llmagent_ros.experiments.bench.learning import Goal, our_curve
+    from llmagent_ros.experiments.environments import EnvironmentSpec
+
+    goal = Goal(EnvironmentSpec("CartPole-v1"), "return_mean", 1000.0, every=400, episodes=2)
+    small = {"warmup": 5000, "critic": {"heads": 2, "width": 8}}
+    config = runs.make_config("CartPole-v1", {"steps": 2000, "learner": small}, "test")
+    measured = our_curve(goal, config, tmp_path, lambda text: None, to_the_end=True, minutes=0.0)
+    assert [point["env_steps"] for point in measured["curve"]] == [1]
+    assert measured["from_files"]["episodes"] == 2
+
+
 def test_cartpole_reads_every_seed_of_everyone(tmp_path: Path) -> None:
     results = Results(tmp_path / "results.json", "cartpole", {})
     held = [500.0] * 10

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -40,25 +41,38 @@ class Goal:
     following: int = 10
 
 
-def our_curve(goal: Goal, config: TrainConfig, out: Path, say: Say, *, to_the_end: bool = False) -> dict[str, Any]:
+def our_curve(
+    goal: Goal, config: TrainConfig, out: Path, say: Say, *, to_the_end: bool = False, minutes: float = math.inf
+) -> dict[str, Any]:
     """Trains ours; ends where the goal was reached and followed, unless `to_the_end`.
+
+    Args:
+        minutes: see `train_measured`.
 
     Returns:
         curve: see `train_measured`. from_files: the figures of the last state once more, by a model that is built anew
         from the files.
     """
-    curve = train_measured(goal, config, out, say, to_the_end=to_the_end)
+    curve = train_measured(goal, config, out, say, to_the_end=to_the_end, minutes=minutes)
     again, _ = runs.evaluate_run(out, goal.episodes)
     return {"curve": curve, "from_files": again}
 
 
 def train_measured(
-    goal: Goal, config: TrainConfig, out: Path, say: Say, *, to_the_end: bool, from_the_start: bool = False
+    goal: Goal,
+    config: TrainConfig,
+    out: Path,
+    say: Say,
+    *,
+    to_the_end: bool,
+    from_the_start: bool = False,
+    minutes: float = math.inf,
 ) -> list[dict[str, Any]]:
     """Trains with evaluations; a run that was interrupted goes on, with the evaluations that it has.
 
     Args:
         from_the_start: an evaluation comes before anything is learned as well.
+        minutes: of training, evaluations not counted, after which it ends, with an evaluation.
 
     Returns:
         Evaluations, each with `minutes` of training without evaluations.
@@ -68,12 +82,13 @@ def train_measured(
 
     def on_step(trainer: Trainer) -> None:
         first = from_the_start and trainer.env_steps == 1  # as at step 0: nothing is learned before the warm-up
-        if trainer.env_steps % goal.every and not first:
+        late = clock.minutes >= minutes
+        if trainer.env_steps % goal.every and not first and not late:
             return
         with clock.paused():
             measured = figures(evaluate(goal.spec, trainer.log_probabilities, goal.episodes))
         curve.add(0 if first else trainer.env_steps, {**measured, "minutes": clock.minutes})
-        if curve.over and not to_the_end:
+        if late or (curve.over and not to_the_end):
             trainer.stop()
 
     runs.train(config, out, on_step=on_step)
