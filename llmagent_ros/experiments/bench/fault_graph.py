@@ -235,9 +235,15 @@ class FaultGraph:
             LlmAgentError: it does not run.
         """
         self.kills[node] += number == signal.SIGKILL
-        if not self.wait(lambda: self._of(node), _THERE):
+        found: list[psutil.Process] = []  # kept: by the next look it may be gone
+
+        def there() -> bool:
+            found.extend(self._of(node))
+            return bool(found)
+
+        if not self.wait(there, _THERE):
             raise LlmAgentError(f"node {node} does not run")
-        self._of(node)[0].send_signal(number)
+        found[0].send_signal(number)
         return time.monotonic()
 
     def runs(self, node: str) -> bool:
