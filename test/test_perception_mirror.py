@@ -49,6 +49,7 @@ def test_a_scene_by_hand() -> None:
         "free forward 1.0 curve left unknown curve right 0.2 back 0.5. moving -0.3 turning -1.3. "
         "did turn right, back, curve left."
     )
+    assert mirror().scene("red ball not seen, maybe left 50 at 1.2.") == "red ball not seen, maybe right 50 at 1.2."
     phrases = CONTRACT.phrases
     assert [phrases[image] for image in mirror().actions] == [
         "forward", "curve right", "curve left", "turn right", "turn left", "back"

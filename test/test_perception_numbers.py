@@ -47,6 +47,12 @@ def test_what_is_unknown_or_absent() -> None:
     assert NUMBERS("go to the red ball. red ball unknown. no object.")[:10].tolist() == [0.0] * 10
 
 
+def test_where_one_that_is_not_seen_may_be() -> None:
+    numbers = NUMBERS("go to it. red ball not seen, maybe left 90 at 2.0. blue pillar right 90 at 1.0 before.")
+    assert numbers[:5] == pytest.approx([0, 0, 0, 1, 0.4], abs=1e-6)
+    assert numbers[5:10] == pytest.approx([0, 1, 0, -1, 0.2], abs=1e-6)
+
+
 def test_the_instruction_is_not_taken_for_an_object() -> None:
     first = NUMBERS("the red ball, left of the blue pillar. red ball not seen. blue pillar left 90 at 2.0.")
     assert first[:5].tolist() == [0.0] * 5 and first[9] == pytest.approx(0.4)

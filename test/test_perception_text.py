@@ -79,7 +79,7 @@ def test_everything_known_by_hand() -> None:
     ranges = rays(at_0=1.17, at_30=2.0, at_m20=0.5, at_m90=0.17, at_179=4.17)
     made = scene(scan(ranges), odometry(linear=0.52, angular=-0.86), image())
     assert made.text == (
-        "go to the red ball. red ball not seen. "
+        "go to the red ball. red ball not seen, maybe right 60 at 0.4. "
         "clear ahead 1.0 left front 1.8 left 2.8 back 2.8 right 0.0 right front 0.3. "
         "free forward 0.4 curve left 2.0 curve right 0.3 back 2.0. "
         "moving 0.5 turning -0.9. did nothing."

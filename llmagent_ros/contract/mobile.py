@@ -113,7 +113,8 @@ class SceneFormat:
         history: how many of the last actions are said.
         effects: whether each of them is said with the motion that came of it.
         max_objects: how many objects are said; those that the task names come first, then the nearest.
-        memory: s for which an object out of view is remembered by odometry.
+        memory: s for which an object out of view is remembered by odometry, and how long a look there counts.
+        search: whether of an object that the task names and that is not seen is said where the camera has not looked.
     """
 
     sectors: Annotated[dict[Words, tuple[Angle, Angle]], Field(min_length=1)]
@@ -125,6 +126,7 @@ class SceneFormat:
     effects: bool = False
     max_objects: Annotated[int, Field(ge=0, le=16)] = 2
     memory: NotNegative = 30.0
+    search: bool = False
 
     @field_validator("parts")
     @classmethod

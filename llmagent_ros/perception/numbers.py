@@ -11,7 +11,7 @@ from llmagent_ros.contract import MobileContract
 from llmagent_ros.perception.text import UNKNOWN
 from llmagent_ros.types import FloatArray
 
-_PLACE = r"(ahead|left (\d+)|right (\d+)) at (\d+(?:\.\d+)?)( before)?\."
+_PLACE = r"(ahead|left (\d+)|right (\d+)) at (\d+(?:\.\d+)?)"
 _OBJECT_NUMBERS = 5
 _SIGNED = r"(-?\d+(?:\.\d+)?)"
 
@@ -20,10 +20,11 @@ class SceneNumbers:
     """Reads scenes of one robot contract into vectors of fixed length, every number within about [-1, 1].
 
     In this order: for each of `max_objects` objects, the one that the task names first: seen now, remembered, cosine
-    and sine of its bearing, distance / max_clearance (all 0 when it is not seen); for each sector: clearance /
-    max_clearance, -1 when unknown; for each phrase that drives: free way / lookahead, -1 when unknown; forward speed
-    and turning as said; for each of the last `history` actions, newest last: one 1 among as many numbers as there are
-    phrases; with `effects` also speed and turning that came of it, 0 where they are not told.
+    and sine of its bearing, distance / max_clearance (of one that is not seen, where it may be; all 0 if that is not
+    told); for each sector: clearance / max_clearance, -1 when unknown; for each phrase that drives: free way /
+    lookahead, -1 when unknown; forward speed and turning as said; for each of the last `history` actions, newest last:
+    one 1 among as many numbers as there are phrases; with `effects` also speed and turning that came of it, 0 where
+    they are not told.
 
     Args:
         contract: its scene must have all parts.
@@ -32,7 +33,7 @@ class SceneNumbers:
     def __init__(self, contract: MobileContract) -> None:
         self._contract = contract
         names = "|".join(re.escape(name) for name in sorted(contract.objects, key=len, reverse=True))
-        self._objects = re.compile(rf"({names}) (?:{_PLACE}|not seen\.|{UNKNOWN}\.)")
+        self._objects = re.compile(rf"({names}) (?:(not seen)(?:, maybe {_PLACE})?|{_PLACE}( before)?|{UNKNOWN})\.")
         sectors = " ".join(rf"{re.escape(name)} ({UNKNOWN}|\d+(?:\.\d+)?)" for name in contract.scene.sectors)
         self._sectors = re.compile(rf"clear {sectors}\.")
         self._driving = [phrase for phrase, action in contract.actions.items() if action.linear]
@@ -64,12 +65,13 @@ class SceneNumbers:
     def _say_objects(self, text: str) -> list[float]:
         most, numbers = self._contract.scene.max_objects, []
         for found in list(self._objects.finditer(text))[:most]:
-            where, left, right, distance, before = found.groups()[1:]
+            _, absent, *maybe_and_place, before = found.groups()
+            where, left, right, distance = maybe_and_place[:4] if absent else maybe_and_place[4:]
             if where is None:
                 numbers += [0.0] * _OBJECT_NUMBERS
                 continue
             bearing = math.radians(float(left or 0) - float(right or 0))
-            seen = [0.0, 1.0] if before else [1.0, 0.0]
+            seen = [0.0, 0.0] if absent else [0.0, 1.0] if before else [1.0, 0.0]
             far = float(distance) / self._contract.scene.max_clearance
             numbers += [*seen, math.cos(bearing), math.sin(bearing), far]
         return numbers + [0.0] * (_OBJECT_NUMBERS * most - len(numbers))

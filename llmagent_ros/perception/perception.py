@@ -11,6 +11,7 @@ import numpy as np
 
 from llmagent_ros.contract import MobileContract
 from llmagent_ros.perception import text as say
+from llmagent_ros.perception.coverage import CameraCoverage
 from llmagent_ros.perception.free_path import free_paths
 from llmagent_ros.perception.objects import ObjectFinder
 from llmagent_ros.perception.scan import full_circle, is_blind, sector_clearances
@@ -46,6 +47,7 @@ class Perception:
         self._scans: deque[LaserScan] = deque(maxlen=SCANS)
         self._mount = contract.sensors.scan.mount
         self._finder = ObjectFinder(contract.objects, contract.sensors.camera, contract.scene.memory, self._mount)
+        self._coverage = _coverage(contract)
         self._image_seen = -math.inf
         self._actions: deque[tuple[str, _Motion | None]] = deque(maxlen=contract.scene.history)  # and what came of it
         self._task = ""
@@ -83,7 +85,7 @@ class Perception:
             return True
         last, self._odometry = self._odometry, odometry
         if last is not None and math.hypot(odometry.x - last.x, odometry.y - last.y) > JUMP:
-            self._finder.forget()
+            self._forget_map()
             self._odometries.clear()
         if math.isfinite(odometry.stamp):
             self._odometries.append(odometry)
@@ -135,8 +137,13 @@ class Perception:
         self._forget_places()
 
     def _forget_places(self) -> None:
-        self._finder.forget()
+        self._forget_map()
         self._image_seen = -math.inf
+
+    def _forget_map(self) -> None:
+        self._finder.forget()
+        if self._coverage is not None:
+            self._coverage.forget()
 
     def _look(self, now: float) -> None:
         """Lets the object finder see each image once, with the odometry and the scan nearest to it in time."""
@@ -144,14 +151,22 @@ class Perception:
         if image is None or self._fresh_odometry(now) is None or image.stamp <= self._image_seen:
             return
         scan = _nearest(self._scans, image.stamp) if self._fresh_scan(now) is not None else None
-        self._finder.see(image, scan, _nearest(self._odometries, image.stamp))
+        odometry = _nearest(self._odometries, image.stamp)
+        self._finder.see(image, scan, odometry)
+        if self._coverage is not None and scan is not None and not is_blind(scan):
+            self._coverage.look(image, scan, odometry)
         self._image_seen = image.stamp
 
     def _say_objects(self, now: float) -> str:
         odometry, form = self._fresh_odometry(now), self._contract.scene
-        known = odometry is not None and (self._fresh_image(now) is not None)
+        if odometry is None or self._fresh_image(now) is None:
+            objects = unseen = None
+        else:
+            objects = self._finder.objects(odometry, now)
+            unseen = self._coverage.unseen(odometry) if self._coverage is not None else None
         return say.say_objects(
-            self._finder.objects(odometry, now) if known and odometry is not None else None,
+            objects,
+            unseen,
             task=self._task,
             names=tuple(self._contract.objects),
             bearing_step=form.bearing_step,
@@ -203,6 +218,13 @@ class Perception:
         sensor = self._contract.sensors.camera
         fresh = sensor is not None and self._image is not None and _fresh(self._image.stamp, now, sensor.timeout)
         return self._image if fresh else None
+
+
+def _coverage(contract: MobileContract) -> CameraCoverage | None:
+    camera, form = contract.sensors.camera, contract.scene
+    if camera is None or not form.search:
+        return None
+    return CameraCoverage(camera, form.max_clearance, form.memory, contract.sensors.scan.mount)
 
 
 def _nearest(readings: Reversible[_Reading], stamp: float) -> _Reading:

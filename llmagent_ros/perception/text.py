@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 
+from llmagent_ros.perception.coverage import Place
 from llmagent_ros.types import SeenObject
 
 UNKNOWN = "unknown"
@@ -35,6 +36,7 @@ def say_distance(metres: float, limit: float) -> str:
 
 def say_objects(
     objects: Iterable[SeenObject] | None,
+    unseen: Place | None = None,
     *,
     task: str,
     names: Sequence[str],
@@ -46,6 +48,7 @@ def say_objects(
 
     Args:
         objects: nearest first; None when the camera or the odometry is unknown.
+        unseen: where one that the task names and that is not seen may be.
         names: every name that the contract knows.
     """
     wanted = [name for name in names if name.lower() in task.lower()]
@@ -57,11 +60,15 @@ def say_objects(
     for name in order[:most]:
         item = found.get(name)
         if item is None:
-            said.append(f"{name} not seen.")
+            perhaps = f", maybe {_where(unseen, bearing_step, limit)}" if unseen is not None else ""
+            said.append(f"{name} not seen{perhaps}.")
             continue
-        where = f"{name} {say_bearing(item.bearing, bearing_step)} at {say_distance(item.distance, limit)}"
-        said.append(where + (" before." if item.age > 0 else "."))
+        said.append(f"{name} {_where(item, bearing_step, limit)}{' before' if item.age > 0 else ''}.")
     return " ".join(said) if said else "no object."
+
+
+def _where(thing: SeenObject | Place, bearing_step: float, limit: float) -> str:
+    return f"{say_bearing(thing.bearing, bearing_step)} at {say_distance(thing.distance, limit)}"
 
 
 def say_scan(clearances: Mapping[str, float | None] | None) -> str:

@@ -30,7 +30,7 @@ from llmagent_ros.experiments.training import BUNDLES
 from llmagent_ros.learning.meta.methods import MetaConfig
 
 FAMILY = "changes"
-STEPS = 30_000  # of the skill, and again of meta-learning
+STEPS = navigate.STEPS  # of the skill, and again of meta-learning
 EPISODES = 50  # of an evaluation
 AFTER = (0, 1, 2, 3, 5, 10, 15)  # episodes of a change after which success is measured
 LONG = (0, 5, 10, 20, 35, 50)  # the same for a learner that needs more

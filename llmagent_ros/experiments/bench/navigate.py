@@ -29,10 +29,10 @@ ENVIRONMENT, LANDER = "navigate", "LunarLander-v3"
 GOAL = Goal(EnvironmentSpec(ENVIRONMENT), "success", 0.90, every=2000)
 LANDER_GOAL = Goal(EnvironmentSpec(LANDER), "return_mean", 200.0, every=5000, following=2)
 LANDS = f"{OURS} LunarLander"
-STEPS = 30_000
+STEPS = 20_000  # the floor of steps_to_90
 LANDER_STEPS = 100_000
 PEER_EVERY = 4000
-PEER_STEPS = 40_000  # a peer that has not reached the goal by then counts as never reaching it
+PEER_STEPS = 24_000  # a peer that has not reached the goal by then counts as never reaching it
 PEER_TEMPERATURES = (0.0, 1.0)  # greedy, and as it explores; the better one counts
 HOUR = 60.0  # minutes of training
 _UNSEEN_SHARD, _UNSEEN_STEPS = 90_000, 300  # of logs that no base was trained on
