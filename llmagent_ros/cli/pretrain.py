@@ -107,6 +107,7 @@ def _check(args: argparse.Namespace) -> None:
 
 def _log(args: argparse.Namespace) -> dict[str, list[Path]]:
     """All shards of each environment, in order; those of an interrupted run are taken as they are."""
+    from llmagent_ros.experiments.end_with_parent import end_with_parent
     from llmagent_ros.experiments.environments import EnvironmentSpec
     from llmagent_ros.experiments.exploration import write_shard
 
@@ -118,7 +119,8 @@ def _log(args: argparse.Namespace) -> dict[str, list[Path]]:
     ]
     print(f"logging {_SHARD_STEPS * len(jobs):,} steps of {', '.join(args.environments)} in {folder}", flush=True)
     # spawned: a fork of a process in which simulators and torch have been may hang
-    pool = ProcessPoolExecutor(args.workers, mp_context=multiprocessing.get_context("spawn"))
+    context = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(args.workers, mp_context=context, initializer=end_with_parent)
     try:
         with _interrupt_later():
             futures = [pool.submit(write_shard, *job) for job in jobs]

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 from llmagent_ros.errors import UnknownNameError
 from llmagent_ros.experiments.bench.results import BASE, Figure, Results
+from llmagent_ros.experiments.end_with_parent import end_with_parent
 from llmagent_ros.policy.language_model import shipped_base_digest
 
 NAMES = ("cartpole", "navigate", "transfer", "speed", "knowledge", "continual", "adapt", "evolve", "faults")
@@ -81,7 +82,7 @@ def run(
                 results.add(job.method, job.seed, _measure(job))
             return
         context = multiprocessing.get_context("spawn")  # threads of torch do not survive a fork
-        with ProcessPoolExecutor(workers, mp_context=context) as pool:
+        with ProcessPoolExecutor(workers, mp_context=context, initializer=end_with_parent) as pool:
             waiting = {pool.submit(_measure, job): job for job in jobs}
             try:
                 for future in as_completed(waiting):

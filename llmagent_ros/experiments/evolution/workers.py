@@ -6,7 +6,6 @@ import contextlib
 import multiprocessing
 import os
 import signal
-import threading
 import time
 import traceback
 from collections import deque
@@ -20,6 +19,7 @@ from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass as checked_dataclass
 
 from llmagent_ros.errors import ConfigError, LlmAgentError
+from llmagent_ros.experiments.end_with_parent import end_with_parent
 
 Job = dict[str, Any]
 Result = dict[str, Any]
@@ -208,9 +208,7 @@ def _work(pipe: Connection, run: Callable[[Job], Result], niceness: int) -> None
     """A worker's whole life; it ends with its pipe, with its parent, however that ends, or with a job that fails."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to all; the parent says what is to be done
     os.nice(niceness)
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    threading.Thread(target=_die_with, args=(parent.sentinel,), daemon=True).start()
+    end_with_parent()
     while True:
         try:
             job = pipe.recv()
@@ -222,11 +220,6 @@ def _work(pipe: Connection, run: Callable[[Job], Result], niceness: int) -> None
             pipe.send(failure(error))
             return
         pipe.send(result)
-
-
-def _die_with(sentinel: int) -> None:
-    wait([sentinel])
-    os._exit(1)
 
 
 @contextlib.contextmanager
