@@ -154,6 +154,15 @@ def test_a_few_rays_are_enough() -> None:
     pytest.fail("it is never done")
 
 
+def test_very_many_rays_tell_the_same_as_a_few() -> None:
+    """Compared each with each, so many would not fit into memory."""
+    few, many = coverage(), coverage()
+    few.look(image(), scan(), pose())
+    many.look(image(), scan(rays=36_000), pose())
+    assert place(many).distance == pytest.approx(place(few).distance, abs=0.15)
+    assert abs(place(many).bearing) == pytest.approx(abs(place(few).bearing), abs=math.radians(5))
+
+
 def test_a_camera_that_looks_to_the_left_looks_there() -> None:
     covered = coverage(camera=CameraSensor(yaw=90.0))
     covered.look(image(), scan(), pose())

@@ -22,6 +22,7 @@ _BLIND = 1.0  # m of floor that a ray without a measurement stands for
 _BESIDE = math.radians(10) + 1e-6  # floor within this of a bearing is looked at together with it
 _WORTH = 0.1  # m^2 of floor from which on it is worth a look
 _TURN = 2.0  # m of way that half a turn counts as
+_MOST_RAYS = 360  # that are looked along: what it takes grows with their square
 _MOST_CELLS = 20_000  # that are remembered: 1250 m^2
 _SIDE = 1 << 20  # cells from the origin of the odometry, 260 km, that keys tell apart
 
@@ -81,6 +82,8 @@ class CameraCoverage:
     def _floor(self, scan: LaserScan) -> tuple[_Array, _Array]:
         """Bearing of each ray, rad, and how far the floor along it lies open, m."""
         bearings, ranges = told_from_base(scan, self._mount, _BLIND)
+        every = math.ceil(len(bearings) / _MOST_RAYS)
+        bearings, ranges = bearings[::every], ranges[::every]
         return np.radians(bearings), np.where(np.isnan(ranges), _BLIND, ranges - _BEFORE)
 
     def _in_view(self, places: NDArray[np.complex128], image: CameraImage) -> NDArray[np.bool_]:
