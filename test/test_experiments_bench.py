@@ -219,3 +219,15 @@ def test_a_report_of_what_is_there(tmp_path: Path, capsys: pytest.CaptureFixture
     assert main(["bench", "cartpole", "--json", str(path), "--report", "--plot", str(tmp_path / "c.png")]) == 0
     assert "2,000" in capsys.readouterr().out
     assert json.loads(path.read_text())["figures"]["steps_to_475"]["value"] == 2000.0
+
+
+def test_a_report_says_what_does_not_count(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "results.json"
+    results = Results(path, "cartpole", cartpole.configuration(cartpole.STEPS))
+    results.add("llmagent", 0, {"curve": curve(9, 480, *[500] * 10), "base": "of before"})
+    results.add("dqn", 0, {"curve": curve(*[9.0] * 30)})
+    assert main(["bench", "cartpole", "--json", str(path), "--report"]) == 0
+    said = capsys.readouterr().out
+    assert "steps_to_475 (env steps)       | not measured" in said
+    assert said.count("not counted") == 1 and "not counted: 1 of llmagent, measured with another base" in said
+    assert json.loads(path.read_text())["runs"]["llmagent"]["0"]["base"] == "of before", "it is not lost"

@@ -60,6 +60,8 @@ def run(args: argparse.Namespace) -> int:
     figures, peers = bench.read(results)
     results.write(figures, peers)
     print(report.table(bench.FIGURES, figures, peers))
+    for method, count in results.of_other_bases().items():
+        print(f"not counted: {count} of {method}, measured with another base; without --report they are made anew")
     print(f"\nwritten: {path}")
     if args.plot is not None:
         bench.draw(results, args.plot)

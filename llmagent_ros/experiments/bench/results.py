@@ -92,6 +92,11 @@ class Results:
         """The results of a method in order of the seeds."""
         return [result for _, result in sorted(self._present(method).items(), key=lambda item: int(item[0]))]
 
+    def of_other_bases(self) -> dict[str, int]:
+        """How many results of each method are there that do not count."""
+        left = {method: len(runs) - len(self._present(method)) for method, runs in self.runs.items()}
+        return {method: count for method, count in left.items() if count}
+
     def _present(self, method: str) -> dict[str, Any]:
         runs = self.runs.get(method, {})
         return {seed: result for seed, result in runs.items() if result.get(BASE, self._base) == self._base}
