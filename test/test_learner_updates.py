@@ -74,11 +74,17 @@ class Bench:
         self.base, self.folder, self.opened = base, folder, []
 
     def learner(
-        self, name: str = "a", seed: int = 0, adapter_seed: int = 0, reflects: Any = None, **settings: Any
+        self,
+        name: str = "a",
+        seed: int = 0,
+        adapter_seed: int = 0,
+        reflects: Any = None,
+        device: str = "cpu",
+        **settings: Any,
     ) -> Learner:
         replay = Replay(self.folder / name / "replay.sqlite", ACTIONS)
         self.opened.append(replay)
-        model = tiny_language_model(self.base, ACTIONS, seed=adapter_seed)
+        model = tiny_language_model(self.base, ACTIONS, seed=adapter_seed, device=device, dtype="float32")
         return Learner(LearnerConfig(**(SETTINGS | settings)), replay, model, seed, reflects)
 
     def fed(self, name: str = "a", seed: int = 0, **settings: Any) -> Learner:
@@ -246,6 +252,31 @@ def test_cached_features_and_computed_ones_learn_alike(bench: Bench) -> None:
     for name, tensor in cached.critic.state().items():
         # float16 may turn the sign of a gradient that is next to nothing, and Adam makes a whole step of it
         assert (computed.critic.state()[name] - tensor).abs().mean() < 1e-4, name
+
+
+@pytest.mark.parametrize("cache", [True, False])
+@pytest.mark.parametrize(
+    "device", ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU"))]
+)
+def test_every_device_learns_acts_and_resumes_alike(bench: Bench, device: str, cache: bool, tmp_path: Path) -> None:
+    here, there = bench.fed("here"), bench.fed("there", device=device, cache_features=cache)
+    for learner in (here, there):
+        for _ in range(10):
+            learner.update()
+    assert next(there.critic.parameters()).device.type == device
+    choices = []
+    for learner in (here, there):
+        policy = TextPolicy(learner.model)  # type: ignore[arg-type]
+        policy.swap(None, learner.average.values, beta=0.05, name="learning", disagreement=1.0)
+        choices.append(policy.distribution([scene(cell) for cell in range(CELLS - 1)], head=1))
+    for ours, theirs in zip(*choices, strict=True):
+        torch.testing.assert_close(theirs, ours, rtol=0.0, atol=0.02)
+    there.save(tmp_path / "checkpoint")
+    expected = there.update()
+    there.replay.close()
+    again = bench.learner("there", device=device, cache_features=cache)
+    again.load(tmp_path / "checkpoint")
+    assert again.update() == pytest.approx(expected, rel=1e-3)
 
 
 def test_the_loss_is_that_of_the_target_heads_lower_bound(bench: Bench) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
+import torch
 from torch import Tensor, nn
 
 
@@ -15,6 +16,7 @@ class AdaptedModel(Protocol):
     feature_size: int
     feature_digest: str
     base_digest: str
+    device: torch.device  # where its features are, and so the critic
 
     def features(self, scenes: Sequence[str]) -> Tensor: ...
 
