@@ -128,6 +128,18 @@ def test_where_the_scanner_does_not_look_it_creeps() -> None:
         assert clearance.limit(Velocity(0.0, 1.0), 0.0) == (Velocity(0.0, 1.0), None)
 
 
+@pytest.mark.parametrize(("y", "hidden", "blind"), [(0.3, (-90, -30), True), (-0.3, (-45, 0), False)])
+def test_where_the_scanner_stands_says_what_it_cannot_see(y: float, hidden: tuple[int, int], blind: bool) -> None:
+    """From the centre, the hidden rays of the one at the left would miss the way, and those of the other cross it."""
+    sensor = ScanSensor(x=0.0, y=y)
+    contract = dataclasses.replace(ROUND, sensors=dataclasses.replace(ROUND.sensors, scan=sensor))
+    bearings = np.arange(-180, 180)
+    ranges = np.where((bearings >= hidden[0]) & (bearings <= hidden[1]), np.nan, np.inf).astype(np.float32)
+    clearance = Clearance(contract, CONFIG, HOLD)
+    clearance.see(LaserScan(0.0, -math.pi, math.radians(1), ranges, 0.05, RANGE), 0.0)
+    assert clearance.limit(AHEAD, 0.0) == ((Velocity(0.1), "blind") if blind else (AHEAD, None))
+
+
 def test_without_a_scan_it_says_nothing() -> None:
     assert Clearance(ROUND, CONFIG, HOLD).limit(AHEAD, 0.0) == (AHEAD, None)
 

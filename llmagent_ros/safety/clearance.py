@@ -159,12 +159,12 @@ class Clearance:
         return arc(velocity.angular / velocity.linear, velocity.linear * times)
 
     def _is_blind(self, velocity: Velocity) -> bool:
-        """Whether most of what lies next on the way was not measured. Where the scanner stands does not matter much."""
+        """Whether most of what lies next on the way was not measured."""
         if abs(velocity.linear) < _STANDING or not self._lost.any():
             return False
         way = np.linspace(0.0, self._radius + _LOOK, 8)
         ahead = arc(velocity.angular / velocity.linear, np.copysign(way, velocity.linear))
-        return mostly_lost(ahead, self._bearings, self._lost, self._radius)
+        return mostly_lost(ahead, self._bearings, self._lost, self._radius, self._mount.mount)
 
     def _free(self, velocity: Velocity, places: Points, times: NDArray[np.float64], now: float) -> float:
         """s for which a velocity may be kept up, at most the last of `times`."""
