@@ -18,7 +18,7 @@ from llmagent_ros.launching import packages
 from llmagent_ros.launching.stopping import GIVE_UP_AFTER
 from llmagent_ros.launching.supervisor import WRONG_USE
 from llmagent_ros.service import quoting
-from llmagent_ros.service.installation import installation
+from llmagent_ros.service.installation import Installation, installation
 
 TEXT = st.text(st.characters(min_codepoint=32, exclude_categories=("Cs", "Cc")), max_size=30)
 ODD = "runs with 100% $HOME %h ${x}"
@@ -236,3 +236,13 @@ def test_what_lies_in_the_virtual_environment_needs_no_setup_file(tmp_path: Path
     (tmp_path / "setup.bash").touch()
     assert installation(SCRIPT, {"AMENT_PREFIX_PATH": str(tmp_path)}, str(tmp_path), "/usr").setups == ()
     assert installation(SCRIPT, {}, str(tmp_path), "/usr").command(["x"]) == [sys.executable, str(SCRIPT), "x"]
+
+
+def test_the_shell_becomes_the_program_so_that_signals_reach_it(tmp_path: Path) -> None:
+    (tmp_path / "set up.bash").write_text("export SAID='by the setup file'\ntrap true EXIT\n")
+    script = tmp_path / "script.py"
+    script.write_text("import os, sys; print(os.getpid(), os.environ['SAID'], sys.argv[1:], flush=True)")
+    words = Installation(Path(sys.executable), script, (tmp_path / "set up.bash",)).command(["two words", "$HOME"])
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as process:
+        told, _ = process.communicate(timeout=60)
+    assert told == f"{process.pid} by the setup file ['two words', '$HOME']\n"
