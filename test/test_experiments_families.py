@@ -142,8 +142,12 @@ def configured(few: str, folder: Path, steps: int = 150, **values: Any) -> MetaT
 
 def test_all_members_have_their_turn_and_a_replay_of_their_own(few: str, tmp_path: Path) -> None:
     met: list[str] = []
-    trainer = MetaTrainer(configured(few, tmp_path), tmp_path / "run", lambda *told: met.append(told[1]))
-    for _ in range(6):
+    made = configured(few, tmp_path, turns="rounds")
+    trainer = MetaTrainer(made, tmp_path / "run", lambda *told: met.append(told[1]))
+    for _ in range(3):
+        trainer.run_episode()
+        assert trainer.meta.updates == 0 or trainer.episode == 3, "not from some members alone"
+    for _ in range(3):
         trainer.run_episode()
     stored = [len(replay) for replay in trainer.replays]
     trainer.close()
@@ -163,6 +167,29 @@ def test_a_run_that_was_interrupted_ends_as_if_it_had_not_been(few: str, tmp_pat
     trainer.close()
     meta_train(config, tmp_path / "half", save_every=60)
     assert same(tensors(tmp_path / "whole"), tensors(tmp_path / "half"))
+
+
+def test_what_a_run_has_stored_is_learned_from_as_well_and_stays_as_it_is(few: str, tmp_path: Path) -> None:
+    made = configured(few, tmp_path)
+    settings = {"steps": 40, "model": {"model": made.model.model, "rank": 2}, "learner": SMALL}
+    runs.train(runs.make_config("navigate", settings, "test"), tmp_path / "skill")
+    stored = (tmp_path / "skill" / "replay.sqlite").read_bytes()
+    with_it = configured(few, tmp_path, experience=str(tmp_path / "skill"))
+    meta_train(with_it, tmp_path / "whole", save_every=60)
+    trainer = MetaTrainer(with_it, tmp_path / "half")
+    assert [len(replay) for replay in trainer.meta.replays] == [0, 0, 0, 40]
+    while trainer.env_steps < 60:
+        trainer.run_episode()
+    assert 3 in trainer.meta.tasks()
+    trainer.save()
+    trainer.close()
+    meta_train(with_it, tmp_path / "half", save_every=60)
+    assert same(tensors(tmp_path / "whole"), tensors(tmp_path / "half"))
+    meta_train(made, tmp_path / "without", save_every=60)
+    assert not same(tensors(tmp_path / "whole"), tensors(tmp_path / "without"))
+    assert (tmp_path / "skill" / "replay.sqlite").read_bytes() == stored
+    with pytest.raises(ConfigError, match=r"experience .*no folder of a run; it has no replay.sqlite"):
+        MetaTrainer(configured(few, tmp_path, experience=str(tmp_path)), tmp_path / "none")
 
 
 def test_what_was_learned_begins_a_run_and_the_command_says_how_to_go_on(

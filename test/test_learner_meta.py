@@ -16,6 +16,7 @@ from llmagent_ros.learning.meta import methods
 from llmagent_ros.learning.meta.meta_learner import MetaLearner
 from llmagent_ros.learning.meta.methods import METHODS, MetaConfig, MethodName
 from llmagent_ros.learning.meta.steps import blend, gradient
+from llmagent_ros.learning.meta.turns import Turns
 from llmagent_ros.learning.rl.config import LearnerConfig
 from llmagent_ros.learning.rl.critic import CriticConfig
 from llmagent_ros.learning.rl.learner import Learner
@@ -248,3 +249,41 @@ def test_a_task_with_too_little_is_not_drawn(bench: Bench) -> None:
 
 def test_every_method_has_its_name() -> None:
     assert set(METHODS) == set(METHOD_NAMES)
+
+
+# --- whose turn it is -------------------------------------------------------------------------------------------------
+
+
+def test_in_rounds_everybody_is_met_once_in_each() -> None:
+    turns = Turns(5, "rounds", seed=1)
+    met = [turns.next(episode) for episode in range(20)]
+    assert all(sorted(met[start : start + 5]) == list(range(5)) for start in range(0, 20, 5))
+    assert met[:5] != met[5:10]
+
+
+def test_by_need_what_fails_is_met_most_and_nothing_is_forgotten() -> None:
+    turns = Turns(4, "need", seed=1)
+    met = []
+    for episode in range(1004):
+        met.append(turns.next(episode))
+        turns.tell(met[-1], met[-1] != 2)
+    assert sorted(met[:4]) == [0, 1, 2, 3], "first everybody once"
+    counts = np.bincount(met[104:])
+    assert counts[2] / 900 == pytest.approx(1.0 / 1.3, abs=0.05)  # weights 1 and three times 0.1
+    assert counts.min() > 40
+
+
+def test_turns_go_on_exactly() -> None:
+    whole, half = Turns(3, "need", seed=4), Turns(3, "need", seed=4)
+
+    def act(turns: Turns, episode: int) -> int:
+        task = turns.next(episode)
+        turns.tell(task, (episode + task) % 3 == 0)
+        return task
+
+    expected = [act(whole, episode) for episode in range(40)]
+    for episode in range(20):
+        act(half, episode)
+    again = Turns(3, "need", seed=4)
+    again.load_state(half.state())
+    assert [act(again, episode) for episode in range(20, 40)] == expected[20:]

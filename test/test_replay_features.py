@@ -12,6 +12,7 @@ from disk_support import small_file_system
 
 from llmagent_ros.errors import ConfigError, ModelError, StoreError
 from llmagent_ros.learning.rl.replay import Replay
+from llmagent_ros.learning.rl.replay_copy import copy_replay
 from llmagent_ros.types import Transition
 
 WIDTH = 8
@@ -186,3 +187,45 @@ def test_a_full_disk_is_an_error_and_not_the_end_of_the_process(tmp_path: Path) 
             replay.put_features(range(401), np.ones((401, 4096)))
         assert len(replay.missing_features(1000)) == 401
         assert len(replay) == 400
+
+
+# --- a copy -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_copy_has_what_was_stored_and_its_features(replay: Replay, tmp_path: Path) -> None:
+    assert fill(replay, limit=7) == 21
+    target = tmp_path / "own folder" / "replay.sqlite"
+    target.parent.mkdir()
+    target.with_name("replay.sqlite.part").write_bytes(b"of a copy that was interrupted")
+    replay.close()
+    copy_replay(replay.path, target)
+    assert not list(target.parent.glob("*.part"))
+    with Replay(target) as copy:
+        copy.use_base("base 1", WIDTH)
+        assert fill(copy) == 0
+        ids = copy.at(np.arange(20), 1, 0.9).scene_id
+        assert np.array_equal(copy.features(ids), encode(copy.texts(ids)))
+
+
+def test_a_copy_and_its_original_go_on_each_by_itself(replay: Replay, tmp_path: Path) -> None:
+    fill(replay)
+    copy_replay(replay.path, tmp_path / "copy" / "replay.sqlite")  # while its writer is at work
+    replay.append([step(20)])
+    with Replay(tmp_path / "copy" / "replay.sqlite") as copy:
+        copy.use_base("base 1", WIDTH)
+        assert copy.recent(100) == replay.recent(100)[:-1]
+        copy.append([step(30)])
+        fill(copy)  # also what its writer had not marked yet
+        assert (replay.recent(1), copy.recent(1)) == ([step(20)], [step(30)])
+        ids = copy.at(np.arange(21), 1, 0.9).scene_id
+        assert np.array_equal(copy.features(ids), encode(copy.texts(ids)))
+
+
+def test_what_cannot_be_copied_leaves_nothing(tmp_path: Path) -> None:
+    damaged = tmp_path / "replay.sqlite"
+    for content in (None, b"no database at all, by any means" * 100):
+        if content is not None:
+            damaged.write_bytes(content)
+        with pytest.raises(StoreError, match=r"replay.sqlite: cannot be copied to .*target"):
+            copy_replay(damaged, tmp_path / "target" / "replay.sqlite")
+        assert not list((tmp_path / "target").iterdir())

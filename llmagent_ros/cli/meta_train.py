@@ -6,7 +6,9 @@
     llmagent meta-train --runs runs/s0 --follow        # beside a run of the graph, from what it stores
 
 FAMILY is a file of config/families, or a path to one of your own. The robot does episodes of all members that are there
-to learn from, in turn; those held out are never met. The same command goes on with a run that was interrupted.
+to learn from, more of those in which it fails (--set turns=rounds: of all alike); those held out are never met. With
+the folder of a run to --start, it learns on from what that run stored as well. The same command goes on with a run that
+was interrupted.
 With --runs nothing is driven: each kind of task of these runs is a task to learn from. With --follow it goes on with
 what they store until it is interrupted; the learner of RUN begins new kinds of tasks with the newest of RUN/meta.
 """
@@ -91,8 +93,11 @@ def _from_runs(args: argparse.Namespace) -> int:
 def _from_family(args: argparse.Namespace) -> int:
     from llmagent_ros import config
     from llmagent_ros.experiments.meta_training import MetaTrainConfig, meta_train
+    from llmagent_ros.experiments.training import REPLAY
 
     settings = _settings(args, family=args.family, steps=args.steps)
+    if args.start is not None and (args.start / REPLAY).is_file():
+        settings.setdefault("experience", str(args.start))
     meta = config.build(MetaTrainConfig, settings, "llmagent meta-train")
     out = args.out or Path("runs") / f"meta-{Path(args.family).stem}-{args.seed}"
     print(f"learning from the family {args.family} for {meta.steps:,} steps in {out}", flush=True)

@@ -1,8 +1,9 @@
-"""Meta-training: episodes of all members of a family in turn, and from their replays an initial adapter and critic.
+"""Meta-training: episodes of all members of a family, and from their replays an initial adapter and critic.
 
 OUT/meta.json          what was asked for (`MetaTrainConfig`)
 OUT/bundles/           the initial adapter and critic, the newest few: `llmagent train --start` begins with one
 OUT/tasks/NN/          the replay of a member
+OUT/tasks/experience/  a copy of the replay that it begins with
 OUT/checkpoint/        to go on with
 OUT/episodes.csv, summary.json, tensorboard/, learning_curve.png
 """
@@ -30,10 +31,12 @@ from llmagent_ros.experiments.environments import DEFAULT_ROBOT, EnvironmentSpec
 from llmagent_ros.experiments.training import BUNDLES, CHECKPOINT, REPLAY, TRAINING_SEEDS
 from llmagent_ros.learning.meta.meta_learner import MetaLearner
 from llmagent_ros.learning.meta.methods import MetaConfig
+from llmagent_ros.learning.meta.turns import Turns, TurnsBy
 from llmagent_ros.learning.rl import checkpoint
 from llmagent_ros.learning.rl.config import LearnerConfig
 from llmagent_ros.learning.rl.learner import Learner
 from llmagent_ros.learning.rl.replay import Replay
+from llmagent_ros.learning.rl.replay_copy import copy_replay
 from llmagent_ros.learning.standing import start_with
 from llmagent_ros.optimiser_state import part
 from llmagent_ros.perception.gymnasium_text import TextEnvironment
@@ -42,7 +45,7 @@ from llmagent_ros.policy.text_policy import TextPolicy
 from llmagent_ros.recording.recorder import RecorderConfig, RunRecorder
 from llmagent_ros.types import Transition
 
-CONFIG, TASKS = "meta.json", "tasks"
+CONFIG, TASKS, EXPERIENCE = "meta.json", "tasks", "experience"
 _KEPT = 3  # bundles
 _PREPARED = 64  # scenes whose features are computed as one batch
 
@@ -54,7 +57,11 @@ class MetaTrainConfig:
     Attributes:
         family, robot: whose members to learn from. steps: of all environments together. seed: of everything drawn.
         start: a bundle to begin with, such as that of a skill of the unchanged robot; empty for none.
-        ready: transitions of a member before it is learned from.
+        experience: folder of a run whose replay is a task to learn from as well, such as the one that made `start`, so
+            that what it can do is not unlearned; empty for none.
+        turns: which member is next; see `Turns`.
+        ready: transitions of a member before it is learned from. Nothing is learned in the first round of all members:
+            from two or three of them alone it would unlearn the rest.
         deploy_every: critic updates after which what was learned counts as deployed.
     """
 
@@ -63,6 +70,8 @@ class MetaTrainConfig:
     steps: Annotated[int, Field(gt=0)] = 40_000
     seed: Annotated[int, Field(ge=0)] = 0
     start: str = ""
+    experience: str = ""
+    turns: TurnsBy = "need"
     meta: MetaConfig = Field(default_factory=MetaConfig)
     model: LanguageModelConfig = Field(default_factory=LanguageModelConfig)
     learner: LearnerConfig = Field(default_factory=LearnerConfig)
@@ -72,7 +81,7 @@ class MetaTrainConfig:
 
 
 class MetaTrainer:
-    """Acts by what it has learned of all members, in one after the other, and learns from all replays.
+    """Acts by what it has learned of all members, in one after the other, and learns from all their replays.
 
     A folder with a checkpoint is gone on with, exactly: episodes depend on (seed, episode) and the state alone.
 
@@ -97,10 +106,13 @@ class MetaTrainer:
         self.replays = [
             Replay(out / TASKS / f"{number:02d}" / REPLAY, self.phrases) for number in range(len(self.members))
         ]
+        self.turns = Turns(len(self.members), config.turns, config.seed)
         mirror = next((m for n in range(len(self.members)) if (m := self._env(n).mirror)), None)
         learner = Learner(config.learner, self.replays[0], self.model, config.seed, mirror if family.mirror else None)
         total = int(config.steps * config.learner.updates_per_step)
-        self.meta = MetaLearner(learner, self.replays, config.meta, seed=config.seed, ready=config.ready, total=total)
+        self._begun_with = [self._experience()] if config.experience else []
+        replays = [*self.replays, *self._begun_with]
+        self.meta = MetaLearner(learner, replays, config.meta, seed=config.seed, ready=config.ready, total=total)
         self.learner = learner
         self.policy = TextPolicy(self.model)
         self.policy.swap(None, learner.average.values, beta=config.learner.beta, name="meta-learning")
@@ -122,17 +134,18 @@ class MetaTrainer:
         Raises:
             DivergenceError: a loss exploded; the bundle on disk is the last good state.
         """
-        number = self._turn()
+        number = self.turns.next(self.episode)
         began = time.monotonic()
         steps, info = self._act(number)
         self.learner.turn_to(self.replays[number])
         self.learner.observe(steps)
         self.env_steps += len(steps)
-        self._learn()
+        success, reason = bool(info.get("success", False)), str(info.get("reason", ""))
+        self.turns.tell(number, success)
         self.episode += 1
+        self._learn()
         if self._on_episode is not None:
             total = sum(each.reward for each in steps) / self._reward_scale
-            success, reason = bool(info.get("success", False)), str(info.get("reason", ""))
             seconds = time.monotonic() - began
             self._on_episode(self.episode - 1, self.members[number], success, total, len(steps), reason, seconds)
 
@@ -145,6 +158,7 @@ class MetaTrainer:
             "episode": self.episode,
             "transitions": [len(replay) for replay in self.replays],
             "meta": meta,
+            "turns": self.turns.state(),
         }
         self.learner.turn_to(self.replays[0])
         self.learner.save(self.out / CHECKPOINT, callers, tensors)
@@ -154,15 +168,19 @@ class MetaTrainer:
         """Releases environments and replays."""
         for env in self._envs.values():
             env.close()
-        for replay in self.replays:
+        for replay in (*self.replays, *self._begun_with):
             replay.close()
 
     # --- inside ----------------------------------------------------------------------------------------
 
-    def _turn(self) -> int:
-        """All members in every round, in an order of its own."""
-        rounds, place = divmod(self.episode, len(self.members))
-        return int(np.random.default_rng([self.config.seed, rounds, 2]).permutation(len(self.members))[place])
+    def _experience(self) -> Replay:
+        """The replay that is learned from as well."""
+        source, own = Path(self.config.experience) / REPLAY, self.out / TASKS / EXPERIENCE / REPLAY
+        if not own.exists():
+            if not source.is_file():
+                raise ConfigError(f"experience {self.config.experience}: no folder of a run; it has no {REPLAY}")
+            copy_replay(source, own)
+        return Replay(own, self.phrases)
 
     def _env(self, number: int) -> TextEnvironment:
         if number not in self._envs:
@@ -194,7 +212,7 @@ class MetaTrainer:
         while self.meta.prepare(_PREPARED):
             pass
         due = int(self.env_steps * self.config.learner.updates_per_step)
-        if not self.meta.tasks():
+        if self.episode < len(self.members) or not self.meta.tasks():
             return
         if not self.meta.updates:  # what came before there was enough to learn from is not made up for
             self.meta.updates = max(0, due - int(self.config.ready * self.config.learner.updates_per_step))
@@ -211,6 +229,7 @@ class MetaTrainer:
             replay.rewind(int(transitions))  # what came after is made again, the same
         tensors, _ = checkpoint.load(self.out / CHECKPOINT, self.model.feature_digest)
         self.meta.load_state(part(tensors, "caller"), facts["meta"])
+        self.turns.load_state(facts["turns"])
 
 
 def read_config(out: Path) -> MetaTrainConfig | None:

@@ -91,7 +91,9 @@ def _meta_learned(method: str, seed: int, steps: int, scratch: Path, skill: str,
     name = METHODS[method]
     out = scratch / f"meta-{name}-{seed}"
     values: dict[str, Any] = {"method": name}
-    config = MetaTrainConfig(FAMILY, steps=steps, seed=seed, start=skill, meta=MetaConfig(**values))
+    experience = str(scratch / navigate.run_folder(seed))
+    meta = MetaConfig(**values)
+    config = MetaTrainConfig(FAMILY, steps=steps, seed=seed, start=skill, experience=experience, meta=meta)
     meta_train(config, out)
     say(f"meta-learned by {name}")
     bundle = latest_bundle(out / BUNDLES)
