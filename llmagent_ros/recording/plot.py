@@ -146,11 +146,21 @@ def plot_curves(
         axes.plot([x for x, _ in middle], [v for _, v in middle], color=colour, lw=2.4, label=method)
     if threshold is not None:
         axes.axhline(threshold, color=_QUIET, lw=1.0, ls="--", label=f"{threshold:g}")
-    axes.set_xscale("log")
+    _logarithmic(axes)
     axes.set_xlabel("environment steps")
     axes.set_ylabel(y)
     _legend(figure, axes)
     _save(figure, path)
+
+
+def _logarithmic(axes: Axes) -> None:
+    """An axis of steps with ticks at 1,000, 2,000, 5,000, 10,000 …, of which a few show even within one decade."""
+    from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
+
+    axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+    axes.xaxis.set_minor_locator(NullLocator())
 
 
 def _draw_success(axes: Axes, episodes: Sequence[Episode]) -> None:
