@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from shutil import copyfile
 
 import numpy as np
 import pytest
@@ -219,6 +220,30 @@ def test_a_copy_and_its_original_go_on_each_by_itself(replay: Replay, tmp_path: 
         assert (replay.recent(1), copy.recent(1)) == ([step(20)], [step(30)])
         ids = copy.at(np.arange(21), 1, 0.9).scene_id
         assert np.array_equal(copy.features(ids), encode(copy.texts(ids)))
+
+
+def test_a_copy_of_what_grows_meanwhile_has_no_features_of_other_texts(
+    replay: Replay, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(replay)
+
+    def copy_slowly(source: Path, target: Path) -> None:
+        grown = len(replay)
+        replay.append([step(number) for number in range(grown, grown + 1500)])
+        fill(replay)  # so many that they are marked
+        copyfile(source, target)
+
+    replay.append([step(number) for number in range(20, 1100)])
+    fill(replay)
+    monkeypatch.setattr("llmagent_ros.learning.rl.replay_copy.shutil.copyfile", copy_slowly)
+    copy_replay(replay.path, tmp_path / "copy" / "replay.sqlite")
+    with Replay(tmp_path / "copy" / "replay.sqlite") as copy:
+        copy.use_base("base 1", WIDTH)
+        copy.append([step(number) for number in range(20_000, 23_000, 2)])
+        fill(copy)
+        ids = copy.at(np.arange(len(copy)), 1, 0.9).scene_id
+        numbers = np.array([int(text.split()[1]) for text in copy.texts(ids)], np.float32)
+        assert np.allclose(copy.features(ids)[:, 0], numbers / 16, rtol=1e-3)
 
 
 def test_what_cannot_be_copied_leaves_nothing(tmp_path: Path) -> None:

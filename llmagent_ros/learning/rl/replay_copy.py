@@ -22,10 +22,13 @@ def copy_replay(source: Path, target: Path) -> None:
     begun = target.with_name(f"{target.name}.part")
     try:
         begun.unlink(missing_ok=True)  # of one that was interrupted
+        # In this order, as a writer goes on: a mark without its row, or a row of a text that is not in the copy, would
+        # pass for features of a text that the copy gets later.
+        for ending in ("present", "features"):
+            for beside in source.parent.glob(f"{source.name}.*.{ending}"):
+                shutil.copyfile(beside, target.with_name(target.name + beside.name.removeprefix(source.name)))
         with closing(sqlite3.connect(uri, uri=True)) as store, closing(sqlite3.connect(begun)) as new:
             store.backup(new)
-        for beside in sorted(source.parent.glob(f"{source.name}.*.*")):
-            shutil.copyfile(beside, target.with_name(target.name + beside.name.removeprefix(source.name)))
         begun.replace(target)
     except (OSError, sqlite3.Error) as error:
         begun.unlink(missing_ok=True)
