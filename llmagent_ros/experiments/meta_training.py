@@ -103,6 +103,7 @@ class MetaTrainer:
         first = self._env(0)
         self.phrases, self._reward_scale = first.phrases, first.reward_scale
         self.model = LanguageModel(config.model, self.phrases)
+        self._begun_with = [self._experience()] if config.experience else []
         self.replays = [
             Replay(out / TASKS / f"{number:02d}" / REPLAY, self.phrases) for number in range(len(self.members))
         ]
@@ -110,7 +111,6 @@ class MetaTrainer:
         mirror = next((m for n in range(len(self.members)) if (m := self._env(n).mirror)), None)
         learner = Learner(config.learner, self.replays[0], self.model, config.seed, mirror if family.mirror else None)
         total = int(config.steps * config.learner.updates_per_step)
-        self._begun_with = [self._experience()] if config.experience else []
         replays = [*self.replays, *self._begun_with]
         self.meta = MetaLearner(learner, replays, config.meta, seed=config.seed, ready=config.ready, total=total)
         self.learner = learner
