@@ -141,6 +141,13 @@ def test_a_fresh_process_measures_the_same_from_the_files(lake: str, tmp_path: P
     assert kept["temperature"] == 0.0, "the one that was used, also where nobody asked for one"
 
 
+def test_another_robot_needs_a_run_of_a_robot(lake: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    runs.train(configured(lake, tmp_path, 60), tmp_path / "run")
+    assert main(["eval", str(tmp_path / "run"), "--robot", "sim_scout"]) == 2
+    assert "robot sim_scout: there is no robot in what was learned (gymnasium_" in capsys.readouterr().err
+    assert not (tmp_path / "run" / runs.EVALUATION).exists()
+
+
 def test_a_toy_environment_is_solved(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """By the base that ships, from the command line, in well under a minute."""
     learner = ["warmup=100", "critic.heads=4", "critic.width=64", "batch_size=64"]

@@ -84,6 +84,7 @@ def test_an_interrupted_run_is_gone_on_with_as_navigate_does(tmp_path: Path, mon
     """A whole measurement, small: navigate's evaluations of the run that it shares are made, none is left out."""
     monkeypatch.setattr(navigate, "GOAL", dataclasses.replace(navigate.GOAL, every=20, episodes=2))
     monkeypatch.setattr(transfer, "WORLDS", 2)
+    monkeypatch.setattr(transfer, "WORLDS_OF_A_VOCABULARY", 1)
     monkeypatch.setattr(transfer, "WORLDS_OF_A_WORDING", 1)
     few = {name: each[:1] for name, each in transfer.words().items()}
     monkeypatch.setattr(transfer, "words", lambda: few)

@@ -319,3 +319,32 @@ def test_an_action_is_said_with_the_motion_that_came_of_it() -> None:
     assert perception.scene(10.6).text.endswith("did curve left 0.3 turning -0.8, back 0.0 turning 0.0.")
     perception.note_action("back")
     assert perception.scene(99.0).text.endswith("0.0 turning 0.0, back."), "stale odometry tells of no motion"
+
+
+def test_speeds_are_said_on_the_scale_of_the_fastest_phrase() -> None:
+    """A robot half as fast says of its half the same words; with `full_speed: null` it says metres per second."""
+    plain = yaml.safe_load(contract_path("sim_diffdrive").read_text())
+    plain["actions"] = {p: {k: v / 2 for k, v in a.items()} for p, a in plain["actions"].items()}
+    told = []
+    for scene in ({}, {"full_speed": None}, {"full_speed": {"linear": 1.0, "angular": 2.6}}):
+        slow = config.build(MobileContract, {**plain, "scene": plain["scene"] | scene}, "test")
+        builder = Perception(slow)
+        builder.note_action("curve right")
+        builder.on_odometry(odometry(linear=0.25, angular=-0.65))
+        said = builder.said(10.0)
+        told.append((said["motion"], said["history"]))
+    assert told == [
+        ("moving 0.5 turning -1.3.", "did curve right 0.5 turning -1.3."),
+        ("moving 0.2 turning -0.7.", "did curve right 0.2 turning -0.7."),
+        ("moving 1.0 turning -2.6.", "did curve right 1.0 turning -2.6."),
+    ]
+    fast = Perception(CONTRACT)
+    fast.on_odometry(odometry(linear=0.5, angular=-1.3))
+    assert fast.said(10.0)["motion"] == told[0][0]
+
+
+def test_a_robot_that_does_not_turn_says_turns_by_its_limit() -> None:
+    plain = yaml.safe_load(contract_path("sim_diffdrive").read_text())
+    plain["actions"] = {"forward": {"linear": 0.25}, "back": {"linear": -0.1}}
+    straight = config.build(MobileContract, plain, "test")
+    assert straight.as_said(0.25, 1.6) == (0.5, pytest.approx(1.3))

@@ -101,6 +101,14 @@ class Sensors:
 
 
 @dataclass(config=STRICT, frozen=True)
+class FullSpeed:
+    """What a robot's full speed reads as, forwards and turning: the m/s and rad/s of `sim_diffdrive`."""
+
+    linear: Positive = 0.5
+    angular: Positive = 1.3
+
+
+@dataclass(config=STRICT, frozen=True)
 class SceneFormat:
     """What the text says and how it is rounded.
 
@@ -112,6 +120,8 @@ class SceneFormat:
         bearing_step: degrees, bearings are rounded to it.
         history: how many of the last actions are said.
         effects: whether each of them is said with the motion that came of it.
+        full_speed: what the fastest phrase reads as; all speeds are said on this scale, so that a policy reads the
+            motions of a slow robot as those of a fast one. None: m/s and rad/s.
         max_objects: how many objects are said; those that the task names come first, then the nearest.
         memory: s for which an object out of view is remembered by odometry, and how long a look there counts.
         search: whether of an object that the task names and that is not seen is said where the camera has not looked.
@@ -124,6 +134,7 @@ class SceneFormat:
     bearing_step: Annotated[Positive, Field(le=180)] = 10.0
     history: Annotated[int, Field(ge=0, le=16)] = 3
     effects: bool = False
+    full_speed: FullSpeed | None = Field(default_factory=FullSpeed)
     max_objects: Annotated[int, Field(ge=0, le=16)] = 2
     memory: NotNegative = 30.0
     search: bool = False
@@ -277,8 +288,22 @@ class MobileContract(RobotContract):
         action: ActionCommand = self._action(phrase)
         return Velocity(action.linear, action.angular)
 
+    def as_said(self, linear: float, angular: float) -> tuple[float, float]:
+        """A velocity, m/s and rad/s, on the scale of `scene.full_speed`."""
+        full = self.scene.full_speed
+        if full is None:
+            return linear, angular
+        fastest = self._fastest()
+        return linear * (full.linear / fastest[0]), angular * (full.angular / fastest[1])
+
     def _effect(self, phrase: str) -> tuple[float, ...]:
+        fastest, action = self._fastest(), self.actions[phrase]
+        return action.linear / fastest[0], action.angular / fastest[1]
+
+    def _fastest(self) -> tuple[float, float]:
+        """Of all phrases, m/s and rad/s; the limit where no phrase moves that way."""
         actions = self.actions.values()
-        fastest = max(abs(action.linear) for action in actions), max(abs(action.angular) for action in actions)
-        action = self.actions[phrase]
-        return action.linear / (fastest[0] or 1.0), action.angular / (fastest[1] or 1.0)
+        return (
+            max(abs(action.linear) for action in actions) or self.limits.linear,
+            max(abs(action.angular) for action in actions) or self.limits.angular,
+        )

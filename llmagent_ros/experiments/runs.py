@@ -23,13 +23,16 @@ import torch
 
 from llmagent_ros import config as configuration
 from llmagent_ros.bundle import latest_bundle
+from llmagent_ros.contract import load_contract
 from llmagent_ros.durable import write_atomic
 from llmagent_ros.errors import ConfigError, ModelError
 from llmagent_ros.experiments.environments import EnvironmentSpec, learner_settings, make_environment
 from llmagent_ros.experiments.evaluation import EpisodeResult, as_rows, evaluate, figures
 from llmagent_ros.experiments.training import BUNDLES, TrainConfig, Trainer
 from llmagent_ros.learning.rl.critic import build_critic
+from llmagent_ros.perception.gymnasium_text import TextEnvironment
 from llmagent_ros.policy.deployment import read_deployment
+from llmagent_ros.policy.grounding import Grounding
 from llmagent_ros.policy.language_model import LanguageModel
 from llmagent_ros.policy.text_policy import TextPolicy
 from llmagent_ros.recording.decision_rows import DecisionRecord
@@ -191,17 +194,24 @@ class SavedPolicy:
 
     Args:
         critic: False leaves the choice to the language model and its adapter alone.
+        robot: contract of another robot that is to act, its words told by what they do; empty: the run's own.
+
+    Attributes:
+        spec: the environment in which it acts. temperature: at which it is measured there.
 
     Raises:
-        ConfigError, ModelError: the folder holds no run, or nothing that fits its model.
+        ConfigError, ModelError: the folder holds no run, or nothing that fits its model, or the environment has no
+            robot, or that robot moves in another way.
     """
 
-    def __init__(self, out: Path, *, critic: bool = True) -> None:
+    def __init__(self, out: Path, *, critic: bool = True, robot: str = "") -> None:
         self.config = read_config(out)
+        self.spec = dataclasses.replace(self.config.spec, robot=robot) if robot else self.config.spec
         torch.set_num_threads(self.config.threads)
         env = make_environment(self.config.spec)
         model = LanguageModel(self.config.model, env.phrases, self.config.prompt)
         self.temperature = env.temperature
+        self._grounding = _grounding(env, robot) if robot else None
         env.close()
         bundle = latest_bundle(out / BUNDLES)
         if bundle is None:
@@ -212,8 +222,18 @@ class SavedPolicy:
         self.policy.swap(deployment.adapter, values, beta=deployment.beta, name=deployment.name)
 
     def log_probabilities(self, scenes: Sequence[str]) -> RealArray:
-        """log pi of every phrase, (scenes, phrases)."""
-        return self.policy.distribution(scenes)[0].numpy()
+        """log pi of every phrase of the robot, (scenes, phrases)."""
+        if self._grounding is None:
+            return self.policy.distribution(scenes)[0].numpy()
+        known = self.policy.distribution([self._grounding.scene(scene) for scene in scenes])[0].numpy()
+        return self._grounding.log_probabilities(known)
+
+
+def _grounding(env: TextEnvironment, robot: str) -> Grounding:
+    """What the phrases of another robot mean to a policy that was learned in `env`."""
+    if env.contract is None:
+        raise ConfigError(f"robot {robot}: there is no robot in what was learned ({env.contract_name})")
+    return Grounding(env.phrases, env.contract.meaning(load_contract(robot)))
 
 
 def evaluate_run(
@@ -222,22 +242,22 @@ def evaluate_run(
     *,
     critic: bool = True,
     temperature: float | None = None,
+    robot: str = "",
     progress: Callable[[int], None] | None = None,
 ) -> tuple[dict[str, float], list[EpisodeResult]]:
     """Episodes of the saved policy on held-out seeds; OUT/evaluation.json keeps figures and episodes.
 
     Args:
-        temperature: None takes the environment's.
+        temperature: None takes the environment's. robot: see `SavedPolicy`.
     """
-    policy = SavedPolicy(out, critic=critic)
+    policy = SavedPolicy(out, critic=critic, robot=robot)
     temperature = policy.temperature if temperature is None else temperature
     began = time.monotonic()
-    results = evaluate(
-        policy.config.spec, policy.log_probabilities, episodes, temperature=temperature, progress=progress
-    )
+    results = evaluate(policy.spec, policy.log_probabilities, episodes, temperature=temperature, progress=progress)
     measured = figures(results)
     content = {
         "critic": critic,
+        "robot": policy.spec.robot,
         "temperature": temperature,
         "figures": measured,
         "wall_s": time.monotonic() - began,

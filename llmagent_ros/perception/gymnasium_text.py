@@ -10,7 +10,7 @@ from typing import Any, Protocol, SupportsFloat
 import gymnasium as gym
 import numpy as np
 
-from llmagent_ros.contract import ArmContract, MobileContract
+from llmagent_ros.contract import ArmContract, MobileContract, RobotContract
 from llmagent_ros.perception.arm import ArmPerception
 from llmagent_ros.perception.description import EnvironmentDescription, action_of
 from llmagent_ros.perception.mirror import Mirror, description_mirror, robot_mirror
@@ -36,6 +36,7 @@ class TextEnvironment(gym.Wrapper[str, Any, Any, Any]):
         reward_scale: by which the learner multiplies rewards.
         temperature: at which a policy is measured here, see `policy.text_policy.draw`.
         mirror: of its scenes, where it has the same on both sides.
+        contract: of the robot, where it has one.
     """
 
     def __init__(
@@ -49,6 +50,7 @@ class TextEnvironment(gym.Wrapper[str, Any, Any, Any]):
         super().__init__(env)
         self.contract_name = contract_name
         self.phrases, self.reward_scale, self.mirror = phrases, reward_scale, mirror
+        self.contract: RobotContract | None = None
         self.task = ""
         self.observation: Any = None
         self.temperature = 0.0
@@ -142,7 +144,7 @@ class _Perceived(TextEnvironment):
     ) -> None:
         super().__init__(env, contract.phrases, 1.0, mirror, contract.robot)
         self.temperature = ROBOT_TEMPERATURE
-        self._body, self._contract, self._builder = body, contract, perception
+        self._body, self.contract, self._builder = body, contract, perception
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[str, dict[str, Any]]:
         _, info = self.env.reset(seed=seed, options=options)
@@ -157,7 +159,8 @@ class _Perceived(TextEnvironment):
 
     @property
     def wording(self) -> str:
-        return self._contract.generalised(self.task)
+        assert self.contract is not None
+        return self.contract.generalised(self.task)
 
     def _see(self) -> str:
         """Feeds the readings of now to perception; the scene."""

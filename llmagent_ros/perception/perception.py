@@ -24,7 +24,7 @@ JUMP = 1.0  # m in one control period that no robot drives: the odometry was res
 
 LATE = 1.0  # s by which a reading may be older than the last of its sensor and only be late; more: time stepped back
 
-_Motion = tuple[float, float]  # m/s, rad/s
+_Motion = tuple[float, float]  # forward and to the left, on the scale of the contract's full_speed
 _Reading = TypeVar("_Reading", LaserScan, Odometry)
 
 
@@ -190,7 +190,7 @@ class Perception:
 
     def _say_motion(self, now: float) -> str:
         odometry = self._fresh_odometry(now)
-        return say.say_motion(None, None) if odometry is None else say.say_motion(odometry.linear, odometry.angular)
+        return say.say_motion(*((None, None) if odometry is None else self._motion(odometry)))
 
     def _say_history(self, now: float) -> str:
         """What the last action led to is the motion that is said in the first scene after it."""
@@ -198,8 +198,11 @@ class Perception:
         told = self._contract.scene.effects and odometry is not None
         if told and self._actions and self._actions[-1][1] is None:
             assert odometry is not None
-            self._actions[-1] = (self._actions[-1][0], (odometry.linear, odometry.angular))
+            self._actions[-1] = (self._actions[-1][0], self._motion(odometry))
         return say.say_history([say.say_action(*action) for action in self._actions])
+
+    def _motion(self, odometry: Odometry) -> _Motion:
+        return self._contract.as_said(odometry.linear, odometry.angular)
 
     def _usable_scan(self, now: float) -> LaserScan | None:
         scan = self._fresh_scan(now)

@@ -18,7 +18,8 @@ class SceneQuantities:
     """Free distances by sector and by phrase, and own motion, as `perception.text` says them.
 
     Attributes:
-        names: of each number, in order, e.g. "clear ahead" (m), "free forward" (m), "moving" (m/s), "turning" (rad/s).
+        names: of each number, in order, e.g. "clear ahead" (m), "free forward" (m), "moving" and "turning" (m/s and
+            rad/s on the scale of the contract's `scene.full_speed`).
     """
 
     def __init__(self, contract: MobileContract) -> None:

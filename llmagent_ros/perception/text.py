@@ -87,14 +87,14 @@ def say_free(metres: Mapping[str, float | None] | None) -> str:
 
 
 def say_motion(linear: float | None, angular: float | None) -> str:
-    """Own motion: m/s forward and rad/s to the left."""
+    """Own motion, forward and to the left, as `MobileContract.as_said` gives it."""
     if linear is None or angular is None:
         return f"moving {UNKNOWN}."
     return f"moving {_speeds(linear, angular)}."
 
 
 def say_action(phrase: str, motion: tuple[float, float] | None) -> str:
-    """An action with the motion that came of it, m/s forward and rad/s to the left, where that is known."""
+    """An action with the motion that came of it, as `say_motion` takes it, where that is known."""
     return phrase if motion is None else f"{phrase} {_speeds(*motion)}"
 
 

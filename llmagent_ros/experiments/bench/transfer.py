@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 
 from llmagent_ros.config import read_yaml, share_dir
-from llmagent_ros.contract import contract_path, load_contract
+from llmagent_ros.contract import contract_path
 from llmagent_ros.errors import ConfigError
 from llmagent_ros.experiments import runs
 from llmagent_ros.experiments.bench import navigate
@@ -21,12 +21,11 @@ from llmagent_ros.experiments.bench.learning import Say
 from llmagent_ros.experiments.bench.results import OURS, Figure, Results, entries
 from llmagent_ros.experiments.environments import DEFAULT_ROBOT, EnvironmentSpec
 from llmagent_ros.experiments.evaluation import HELD_OUT_SEED, EpisodeResult, Policy, evaluate
-from llmagent_ros.policy.grounding import Grounding
-from llmagent_ros.types import RealArray
 
 ENVIRONMENT, SECOND_ROBOT = "navigate", "sim_scout"
 STEPS = navigate.STEPS
 WORLDS = 100
+WORLDS_OF_A_VOCABULARY = 20  # five of them: together the same 100 worlds
 WORLDS_OF_A_WORDING = 4
 
 NUMERIC: tuple[str, ...] = ()
@@ -48,7 +47,7 @@ def words() -> dict[str, Any]:
 def configuration(steps: int) -> dict[str, Any]:
     """What the results depend on besides the code."""
     config = runs.make_config(ENVIRONMENT, {"steps": steps}, "bench transfer")
-    return {"train": runs.settings(config), "worlds": WORLDS, "words": words()}
+    return {"train": runs.settings(config), "worlds": WORLDS, "vocabulary": WORLDS_OF_A_VOCABULARY, "words": words()}
 
 
 def methods() -> list[str]:
@@ -62,13 +61,14 @@ def ablations() -> list[str]:
 def measure(method: str, seed: int, steps: int, scratch: Path, say: Say) -> dict[str, Any]:
     """Measures the run of `bench navigate` under each change; one that is not in `scratch`, or not whole, is made."""
     trained = navigate.measure(OURS, seed, steps, scratch, say)  # evaluations included
-    policy = runs.SavedPolicy(scratch / navigate.run_folder(seed)).log_probabilities
+    run = scratch / navigate.run_folder(seed)
     told: dict[str, Any] = {"own": trained["from_files"]["success"]}
     say(f"own words and robot: success {told['own']:.2f}")
-    told["second_robot"] = _success(EnvironmentSpec(ENVIRONMENT, SECOND_ROBOT), policy, WORLDS)
+    told["second_robot"] = _with_robot(run, SECOND_ROBOT, WORLDS)
     say(f"second robot: success {told['second_robot']:.2f}")
-    told["synonyms"] = [_with_synonyms(each, policy, scratch) for each in words()["synonyms"]]
+    told["synonyms"] = [_with_synonyms(n, each, run) for n, each in enumerate(words()["synonyms"])]
     say(f"synonyms: success {told['synonyms']}")
+    policy = runs.SavedPolicy(run).log_probabilities
     told["wordings"] = [_with_wording(n, each, policy, scratch) for n, each in enumerate(words()["wordings"])]
     say(f"wordings: success {told['wordings']}")
     return told
@@ -79,19 +79,18 @@ def _success(spec: EnvironmentSpec, policy: Policy, worlds: int, first: int = HE
     return sum(result.success for result in results) / len(results)
 
 
-def _with_synonyms(phrases: Sequence[str], policy: Policy, scratch: Path) -> float:
+def _with_robot(run: Path, robot: str, worlds: int, first: int = HELD_OUT_SEED) -> float:
+    policy = runs.SavedPolicy(run, robot=robot)
+    return _success(policy.spec, policy.log_probabilities, worlds, first)
+
+
+def _with_synonyms(number: int, phrases: Sequence[str], run: Path) -> float:
     """On a robot whose contract calls its actions otherwise; what each means is told by what it does."""
     plain = read_yaml(contract_path(DEFAULT_ROBOT))
     plain["actions"] = dict(zip(phrases, plain["actions"].values(), strict=True))
-    path = scratch / f"synonyms-{phrases[0].replace(' ', '-')}.yaml"
+    path = run.parent / f"synonyms-{phrases[0].replace(' ', '-')}.yaml"
     path.write_text(yaml.safe_dump(plain, sort_keys=False), encoding="utf-8")
-    own = load_contract(DEFAULT_ROBOT)
-    grounding = Grounding(own.phrases, own.meaning(load_contract(str(path))))
-
-    def grounded(scenes: Sequence[str]) -> RealArray:
-        return grounding.log_probabilities(policy([grounding.scene(scene) for scene in scenes]))
-
-    return _success(EnvironmentSpec(ENVIRONMENT, str(path)), grounded, WORLDS)
+    return _with_robot(run, str(path), WORLDS_OF_A_VOCABULARY, HELD_OUT_SEED + number * WORLDS_OF_A_VOCABULARY)
 
 
 def _with_wording(number: int, wording: str, policy: Policy, scratch: Path) -> float:
