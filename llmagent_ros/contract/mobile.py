@@ -290,11 +290,13 @@ class MobileContract(RobotContract):
 
     def as_said(self, linear: float, angular: float) -> tuple[float, float]:
         """A velocity, m/s and rad/s, on the scale of `scene.full_speed`."""
+        full, fastest = self.full_speed_as_said(), self._fastest()
+        return linear * (full[0] / fastest[0]), angular * (full[1] / fastest[1])
+
+    def full_speed_as_said(self) -> tuple[float, float]:
+        """What the fastest phrases read as, forwards and turning."""
         full = self.scene.full_speed
-        if full is None:
-            return linear, angular
-        fastest = self._fastest()
-        return linear * (full.linear / fastest[0]), angular * (full.angular / fastest[1])
+        return self._fastest() if full is None else (full.linear, full.angular)
 
     def _effect(self, phrase: str) -> tuple[float, ...]:
         fastest, action = self._fastest(), self.actions[phrase]

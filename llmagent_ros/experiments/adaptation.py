@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,9 +20,12 @@ from llmagent_ros.policy.surprise import surprise
 QUIET, LEARNED, PATIENCE = 200, 60, 20  # episodes without a change, of them before one, and of a change
 
 
-def adaptation_config(environment: str, start: str, seed: int, **settings: Any) -> TrainConfig:
+def adaptation_config(
+    environment: str, start: str, seed: int, *, calibrate: bool = True, **settings: Any
+) -> TrainConfig:
     """Of a run that begins with a bundle and has a few episodes; learner settings in place of `FEW_EPISODES`."""
-    values = {"steps": 100_000, "seed": seed, "start": start, "learner": {**FEW_EPISODES, **settings}}
+    learner = {**FEW_EPISODES, **settings}
+    values = {"steps": 100_000, "seed": seed, "start": start, "calibrate": calibrate, "learner": learner}
     return runs.make_config(environment, values, "adaptation")
 
 
@@ -45,7 +49,8 @@ def adapt(
         for count in after:
             while trainer.episode < count:
                 trainer.run_episode()
-            success = figures(evaluate(config.spec, trainer.log_probabilities, episodes))["success"]
+            results = evaluate(config.spec, trainer.log_probabilities, episodes, seen_as=trainer.seen_as)
+            success = figures(results)["success"]
             points.append({"episodes": count, "env_steps": trainer.env_steps, "success": success})
             say(f"{config.environment}: {success:.2f} after {count} episodes, {trainer.env_steps} steps")
     finally:
@@ -56,15 +61,17 @@ def adapt(
 def watch(start: str, family: str, seed: int, out: Path, say: Callable[[str], None]) -> dict[str, Any]:
     """How soon a robot that acts by a bundle, and learns nothing meanwhile, notices each held-out change of a family.
 
+    It has noticed when the change detector gives the alarm, or when the calibration says phrases in other words.
+
     Returns:
-        delays: episodes of each change until the alarm, `PATIENCE` where there was none until then.
+        delays: episodes of each change until then, `PATIENCE` where it did not notice until then.
         false_alarms_per_100: in `QUIET` episodes without a change; after an alarm it begins anew.
     """
     config = load_family(family)
     usual = ChangeDetector()
     alarms = 0
     for episode, told in enumerate(_episodes(config.task, start, seed, out / "unchanged", QUIET)):
-        if usual.add(told) is not None:
+        if usual.add(told.figures) is not None or told.said:
             alarms += 1
             usual.reset()
         if episode == LEARNED:
@@ -74,24 +81,39 @@ def watch(start: str, family: str, seed: int, out: Path, say: Callable[[str], No
     for number, name in enumerate(config.members("held_out")):
         detector = ChangeDetector()
         detector.load_state(known)
-        changed = _episodes(f"{family}{SEPARATOR}{name}", start, seed, out / f"{number:02d}", PATIENCE)
-        found = next((n for n, told in enumerate(changed, start=1) if detector.add(told) is not None), PATIENCE)
+        episodes = _episodes(f"{family}{SEPARATOR}{name}", start, seed, out / f"{number:02d}", PATIENCE)
+        found, by = PATIENCE, "nothing"
+        for count, told in enumerate(episodes, start=1):
+            alarm = detector.add(told.figures)
+            if alarm is not None or told.said:
+                found, by = count, told.said or str(alarm)
+                break
         delays.append(found)
-        say(f"{name}: noticed after {found} episodes: {detector.alarm}")
+        say(f"{name}: noticed after {found} episodes: {by}")
     return {"delays": delays, "false_alarms_per_100": 100 * alarms / QUIET}
 
 
-def _episodes(environment: str, start: str, seed: int, out: Path, count: int) -> Iterator[dict[str, float]]:
-    """The figures of episodes in which nothing is learned."""
+@dataclass(frozen=True)
+class _Told:
+    """Of an episode: the figures that a change is seen by, and what the calibration says in other words by its end."""
+
+    figures: dict[str, float]
+    said: str
+
+
+def _episodes(environment: str, start: str, seed: int, out: Path, count: int) -> Iterator[_Told]:
+    """Episodes in which nothing is learned but what the robot makes of its phrases."""
     config = adaptation_config(environment, start, seed, warmup=1_000_000)
     shutil.rmtree(out, ignore_errors=True)
     successes: list[bool] = []
     trainer = Trainer(config, out, on_episode=lambda *told: successes.append(bool(told[1])))
+    assert trainer.calibration is not None
     try:
         for _ in range(count):
             first = len(trainer.replay)
             trainer.run_episode()
             episode = trainer.replay.recent(len(trainer.replay) - first)
-            yield episode_figures(partial(surprise, trainer.model), trainer.learner, first, episode, successes[-1])
+            seen = episode_figures(partial(surprise, trainer.model), trainer.learner, first, episode, successes[-1])
+            yield _Told(seen, trainer.calibration.told())
     finally:
         trainer.close()

@@ -11,7 +11,7 @@ import numpy as np
 
 from llmagent_ros.experiments.environments import EnvironmentSpec, make_environment
 from llmagent_ros.perception.gymnasium_text import TextEnvironment
-from llmagent_ros.policy.text_policy import draw
+from llmagent_ros.policy.text_policy import among, draw
 from llmagent_ros.types import RealArray
 
 HELD_OUT_SEED = 2_000_000  # of the first evaluation episode; training and pre-training stay below and never meet one
@@ -50,6 +50,7 @@ def evaluate(
     *,
     temperature: float | None = None,
     numeric: bool = False,
+    seen_as: Callable[[TextEnvironment], TextEnvironment] | None = None,
 ) -> list[EpisodeResult]:
     """Episodes of the seeds first_seed, first_seed + 1, …, in that order; nothing is learned.
 
@@ -58,8 +59,11 @@ def evaluate(
         temperature: at which phrases are drawn, see `draw`; None takes the environment's. What is drawn depends on the
             episode's seed and the policy alone.
         numeric: the policy is given observations (stacked) and not scenes.
+        seen_as: what stands between each environment and the policy.
     """
     lanes = [make_environment(spec) for _ in range(min(episodes, MOST_LANES))]
+    if seen_as is not None:
+        lanes = [seen_as(env) for env in lanes]
     try:
         asked = policy if numeric else _Memory(policy)
         at = lanes[0].temperature if temperature is None else temperature
@@ -122,7 +126,7 @@ class _Evaluation:
         return _Lane(env, seed, scene, np.random.default_rng(seed))
 
     def _step(self, lane: _Lane, log_pi: RealArray) -> _Lane | None:
-        action, _ = draw(log_pi, self._temperature, lane.rng.random())
+        action, _ = draw(among(log_pi, lane.env.sayable), self._temperature, lane.rng.random())
         lane.scene, reward, terminated, truncated, info = lane.env.step(action)
         lane.total_reward += float(reward)
         lane.steps += 1

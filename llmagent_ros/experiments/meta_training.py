@@ -27,6 +27,7 @@ from llmagent_ros.bundle import next_bundle, prune_bundles
 from llmagent_ros.durable import write_atomic
 from llmagent_ros.errors import ConfigError
 from llmagent_ros.experiments import families
+from llmagent_ros.experiments.calibrated import CalibratedText
 from llmagent_ros.experiments.environments import DEFAULT_ROBOT, EnvironmentSpec, make_environment
 from llmagent_ros.experiments.training import BUNDLES, CHECKPOINT, REPLAY, TRAINING_SEEDS
 from llmagent_ros.learning.meta.meta_learner import MetaLearner
@@ -59,6 +60,7 @@ class MetaTrainConfig:
         start: a bundle to begin with, such as that of a skill of the unchanged robot; empty for none.
         experience: folder of a run whose replay is a task to learn from as well, such as the one that made `start`, so
             that what it can do is not unlearned; empty for none.
+        calibrate: see `TrainConfig`: what is left to learn is what the phrases of a member cannot make up for.
         turns: which member is next; see `Turns`.
         ready: transitions of a member before it is learned from. Nothing is learned in the first round of all members:
             from two or three of them alone it would unlearn the rest.
@@ -71,6 +73,7 @@ class MetaTrainConfig:
     seed: Annotated[int, Field(ge=0)] = 0
     start: str = ""
     experience: str = ""
+    calibrate: bool = False
     turns: TurnsBy = "need"
     meta: MetaConfig = Field(default_factory=MetaConfig)
     model: LanguageModelConfig = Field(default_factory=LanguageModelConfig)
@@ -100,6 +103,7 @@ class MetaTrainer:
         family = families.load_family(config.family)
         self.members = list(family.members("train"))
         self._envs: dict[int, TextEnvironment] = {}
+        self._measured: dict[str, Any] = {}  # by the number of a member: of its robot, when its environment was made
         first = self._env(0)
         self.phrases, self._reward_scale = first.phrases, first.reward_scale
         self.model = LanguageModel(config.model, self.phrases)
@@ -159,6 +163,7 @@ class MetaTrainer:
             "transitions": [len(replay) for replay in self.replays],
             "meta": meta,
             "turns": self.turns.state(),
+            "calibrations": self._calibrations(),
         }
         self.learner.turn_to(self.replays[0])
         self.learner.save(self.out / CHECKPOINT, callers, tensors)
@@ -185,8 +190,16 @@ class MetaTrainer:
     def _env(self, number: int) -> TextEnvironment:
         if number not in self._envs:
             spec = EnvironmentSpec(f"{self.config.family}{families.SEPARATOR}{self.members[number]}", self.config.robot)
-            self._envs[number] = make_environment(spec)
+            env = make_environment(spec)
+            if self.config.calibrate:
+                env = CalibratedText(env, self._measured.get(str(number)))
+            self._envs[number] = env
         return self._envs[number]
+
+    def _calibrations(self) -> dict[str, Any]:
+        """What was measured of the members' robots."""
+        made = {str(n): env.calibration.state() for n, env in self._envs.items() if isinstance(env, CalibratedText)}
+        return self._measured | made
 
     def _act(self, number: int) -> tuple[list[Transition], dict[str, Any]]:
         env = self._env(number)
@@ -195,7 +208,7 @@ class MetaTrainer:
         steps: list[Transition] = []
         ended = False
         while not ended:
-            decision = self.policy.decide(scene, rng, head=self.episode)
+            decision = self.policy.decide(scene, rng, head=self.episode, sayable=env.sayable)
             following, reward, terminated, truncated, info = env.step(env.phrases.index(decision.action))
             steps.append(
                 Transition(
@@ -230,6 +243,10 @@ class MetaTrainer:
         tensors, _ = checkpoint.load(self.out / CHECKPOINT, self.model.feature_digest)
         self.meta.load_state(part(tensors, "caller"), facts["meta"])
         self.turns.load_state(facts["turns"])
+        self._measured = facts["calibrations"]
+        for env in self._envs.values():  # made before anything was known of their robots
+            env.close()
+        self._envs.clear()
 
 
 def read_config(out: Path) -> MetaTrainConfig | None:

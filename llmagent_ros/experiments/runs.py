@@ -22,10 +22,11 @@ from typing import Any
 import torch
 
 from llmagent_ros import config as configuration
-from llmagent_ros.bundle import latest_bundle
+from llmagent_ros.bundle import latest_bundle, load_bundle
 from llmagent_ros.contract import load_contract
 from llmagent_ros.durable import write_atomic
 from llmagent_ros.errors import ConfigError, ModelError
+from llmagent_ros.experiments.calibrated import CalibratedText
 from llmagent_ros.experiments.environments import EnvironmentSpec, learner_settings, make_environment
 from llmagent_ros.experiments.evaluation import EpisodeResult, as_rows, evaluate, figures
 from llmagent_ros.experiments.training import BUNDLES, TrainConfig, Trainer
@@ -58,8 +59,9 @@ def make_config(environment: str, settings: Mapping[str, Any], origin: str) -> T
 
 
 def settings(config: TrainConfig) -> dict[str, Any]:
-    """A configuration as plain values, without those at its top that are empty."""
-    return {key: value for key, value in dataclasses.asdict(config).items() if value not in ("", None)}
+    """A configuration as plain values, without those at its top that are empty or off."""
+    plain = dataclasses.asdict(config)
+    return {key: value for key, value in plain.items() if value is not False and value not in ("", None)}
 
 
 def read_config(out: Path) -> TrainConfig:
@@ -216,6 +218,7 @@ class SavedPolicy:
         bundle = latest_bundle(out / BUNDLES)
         if bundle is None:
             raise ModelError(f"{out}: nothing was learned yet (no bundle in {BUNDLES})")
+        self._measured = load_bundle(bundle).meta.get("calibration") if self.config.calibrate else None
         deployment = read_deployment(bundle, model, build_critic)
         self.policy = TextPolicy(model)
         values = deployment.values if critic and self.config.critic_acts else None
@@ -227,6 +230,10 @@ class SavedPolicy:
             return self.policy.distribution(scenes)[0].numpy()
         known = self.policy.distribution([self._grounding.scene(scene) for scene in scenes])[0].numpy()
         return self._grounding.log_probabilities(known)
+
+    def seen_as(self, env: TextEnvironment) -> TextEnvironment:
+        """An environment as the policy sees it, for `evaluate`."""
+        return CalibratedText(env, self._measured, keep=False) if self.config.calibrate else env
 
 
 def _grounding(env: TextEnvironment, robot: str) -> Grounding:
@@ -253,7 +260,12 @@ def evaluate_run(
     policy = SavedPolicy(out, critic=critic, robot=robot)
     temperature = policy.temperature if temperature is None else temperature
     began = time.monotonic()
-    results = evaluate(policy.spec, policy.log_probabilities, episodes, temperature=temperature, progress=progress)
+    results = evaluate(
+        *(policy.spec, policy.log_probabilities, episodes),
+        temperature=temperature,
+        progress=progress,
+        seen_as=policy.seen_as,
+    )
     measured = figures(results)
     content = {
         "critic": critic,

@@ -14,12 +14,15 @@ from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
 from llmagent_ros.bundle import next_bundle, prune_bundles
+from llmagent_ros.experiments.calibrated import CalibratedText
 from llmagent_ros.experiments.environments import DEFAULT_ROBOT, EnvironmentSpec, make_environment
 from llmagent_ros.learning.rl import checkpoint
 from llmagent_ros.learning.rl.config import LearnerConfig
 from llmagent_ros.learning.rl.learner import Learner
 from llmagent_ros.learning.rl.replay import Replay
 from llmagent_ros.learning.standing import start_with
+from llmagent_ros.perception.calibration import Calibration
+from llmagent_ros.perception.gymnasium_text import TextEnvironment
 from llmagent_ros.policy.language_model import LanguageModel, LanguageModelConfig
 from llmagent_ros.policy.prompt import PromptFormat
 from llmagent_ros.policy.text_policy import TextPolicy
@@ -42,6 +45,7 @@ class TrainConfig:
         start: a bundle to begin with, empty for none; its critic counts only where the phrases are the same.
         model: the base and its adapter. learner: see `LearnerConfig`.
         prompt: the words around a scene; None: those that the base was made for.
+        calibrate: measures what each phrase does on this robot; see `perception.calibration`.
         critic_acts: False leaves the choice to the language model and its adapter, which the critic teaches.
         burst: environment steps between two looks of the learner at what is new.
         deploy_every: critic updates after which what was learned counts as deployed.
@@ -57,6 +61,7 @@ class TrainConfig:
     model: LanguageModelConfig = Field(default_factory=LanguageModelConfig)
     learner: LearnerConfig = Field(default_factory=LearnerConfig)
     prompt: PromptFormat | None = None
+    calibrate: bool = False
     critic_acts: bool = True
     burst: Annotated[int, Field(gt=0)] = 4
     deploy_every: Annotated[int, Field(gt=0)] = 100
@@ -99,6 +104,8 @@ class Trainer:
         self._on_transition = on_transition
         torch.set_num_threads(config.threads)
         self.env = make_environment(config.spec)
+        if config.calibrate:
+            self.env = CalibratedText(self.env)
         self.model = LanguageModel(config.model, self.env.phrases, config.prompt)
         self.replay = Replay(out / REPLAY, self.env.phrases)
         self.learner = Learner(config.learner, self.replay, self.model, config.seed, self.env.mirror)
@@ -145,7 +152,8 @@ class Trainer:
     def save(self) -> None:
         """Checkpoint and bundle. Between episodes only."""
         self._learn()
-        self.learner.export(next_bundle(self.out / BUNDLES), self._meta)
+        measured = {} if self.calibration is None else {"calibration": self.calibration.state()}
+        self.learner.export(next_bundle(self.out / BUNDLES), self._meta | measured)
         self.learner.save(self.out / CHECKPOINT, self._position())  # after: the bundle counts as deployed in it
         prune_bundles(self.out / BUNDLES, _KEPT, set())
 
@@ -158,6 +166,15 @@ class Trainer:
         """The policy as it is now, for `evaluate`."""
         return self.policy.distribution(scenes)[0].numpy()
 
+    @property
+    def calibration(self) -> Calibration | None:
+        """Of the robot, where it is calibrated."""
+        return self.env.calibration if isinstance(self.env, CalibratedText) else None
+
+    def seen_as(self, env: TextEnvironment) -> TextEnvironment:
+        """An environment as the policy sees its own now, for `evaluate`."""
+        return env if self.calibration is None else CalibratedText(env, self.calibration.state(), keep=False)
+
     # --- inside ----------------------------------------------------------------------------------------
 
     def _run_episode(self) -> None:
@@ -167,7 +184,7 @@ class Trainer:
         info: Mapping[str, Any] = {}
         while not ended and not self.done:
             asked = time.monotonic()
-            decision = self.policy.decide(scene, rng, head=self.episode)
+            decision = self.policy.decide(scene, rng, head=self.episode, sayable=self.env.sayable)
             milliseconds = 1e3 * (time.monotonic() - asked)
             if self._on_decision is not None:
                 self._on_decision(decision, milliseconds, self.episode)
@@ -223,10 +240,13 @@ class Trainer:
             if self.learner.updates % self.config.deploy_every == 0:
                 self.learner.deploy()
 
-    def _position(self) -> dict[str, int]:
-        return {"env_steps": self.env_steps, "episode": self.episode, "transitions": len(self.replay)}
+    def _position(self) -> dict[str, Any]:
+        counts = {"env_steps": self.env_steps, "episode": self.episode, "transitions": len(self.replay)}
+        return counts if self.calibration is None else {**counts, "calibration": self.calibration.state()}
 
     def _resume(self) -> None:
         position = self.learner.load(self.out / CHECKPOINT)
         self.env_steps, self.episode = int(position["env_steps"]), int(position["episode"])
         self.replay.rewind(int(position["transitions"]))  # what came after is made again, the same
+        if self.calibration is not None:
+            self.calibration.load_state(position["calibration"])

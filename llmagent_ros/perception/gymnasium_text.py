@@ -9,6 +9,7 @@ from typing import Any, Protocol, SupportsFloat
 
 import gymnasium as gym
 import numpy as np
+from numpy.typing import NDArray
 
 from llmagent_ros.contract import ArmContract, MobileContract, RobotContract
 from llmagent_ros.perception.arm import ArmPerception
@@ -62,6 +63,11 @@ class TextEnvironment(gym.Wrapper[str, Any, Any, Any]):
     def wording(self) -> str:
         """The present instruction, whichever object it is about: what a skill is found by."""
         return self.task
+
+    @property
+    def sayable(self) -> NDArray[np.bool_]:
+        """Which phrases can be chosen now, (phrases,)."""
+        return np.ones(len(self.phrases), bool)
 
 
 class DescribedText(TextEnvironment):

@@ -90,12 +90,12 @@ def say_motion(linear: float | None, angular: float | None) -> str:
     """Own motion, forward and to the left, as `MobileContract.as_said` gives it."""
     if linear is None or angular is None:
         return f"moving {UNKNOWN}."
-    return f"moving {_speeds(linear, angular)}."
+    return f"moving {say_speeds(linear, angular)}."
 
 
 def say_action(phrase: str, motion: tuple[float, float] | None) -> str:
     """An action with the motion that came of it, as `say_motion` takes it, where that is known."""
-    return phrase if motion is None else f"{phrase} {_speeds(*motion)}"
+    return phrase if motion is None else f"{phrase} {say_speeds(*motion)}"
 
 
 def say_history(actions: Sequence[str]) -> str:
@@ -103,7 +103,8 @@ def say_history(actions: Sequence[str]) -> str:
     return f"did {', '.join(actions)}." if actions else "did nothing."
 
 
-def _speeds(linear: float, angular: float) -> str:
+def say_speeds(linear: float, angular: float) -> str:
+    """Forward and to the left."""
     return f"{say_signed(linear)} turning {say_signed(angular)}"
 
 

@@ -7,6 +7,7 @@ from typing import Protocol
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from llmagent_ros.errors import DivergenceError
@@ -66,6 +67,7 @@ class TextPolicy:
         lessons: Sequence[str] = (),
         temperature: float = 1.0,
         head: int | None = None,
+        sayable: NDArray[np.bool_] | None = None,
     ) -> Decision:
         """Chooses an action phrase for a scene.
 
@@ -75,17 +77,21 @@ class TextPolicy:
                 mean of all. One member for a whole episode, another for the next, explores deeply (bootstrapped DQN,
                 Osband et al. 2016): what they disagree on is tried out consistently. At 2, with an adapter that
                 follows the mean, the policy is that of this member by itself. None: by the mean.
+            sayable: which phrases can be chosen, (phrases,), at least one; None: all.
 
         Raises:
             DivergenceError: the model or the critic gives values that are not finite.
         """
         log_pi, values = self.distribution([scene], lessons, head)
-        choice, log_probability = draw(log_pi[0].numpy(), temperature, rng.random())
+        chances: RealArray = log_pi[0].numpy()
+        if sayable is not None:
+            chances = among(chances, sayable)
+        choice, log_probability = draw(chances, temperature, rng.random())
         return Decision(
             action=self.model.phrases[choice],
             log_probability=log_probability,
             candidates=self.model.phrases,
-            probabilities=log_pi[0].exp().numpy().astype(np.float32),
+            probabilities=np.exp(chances).astype(np.float32),
             values=values[0].numpy().astype(np.float32),
             adapter=self.adapter,
         )
@@ -111,6 +117,14 @@ class TextPolicy:
         if not bool(logits.isfinite().all()):
             raise DivergenceError(f"adapter {self.adapter}: scores or values that are not finite")
         return logits.log_softmax(-1), values
+
+
+def among(log_pi: RealArray, sayable: NDArray[np.bool_]) -> RealArray:
+    """log pi given that the phrase is one that can be said, both (phrases,)."""
+    if sayable.all():
+        return log_pi
+    left = np.where(sayable, log_pi, -np.inf)
+    return np.asarray(left - np.logaddexp.reduce(left))
 
 
 def draw(log_pi: RealArray, temperature: float, uniform: float) -> tuple[int, float]:

@@ -1,8 +1,9 @@
 """Ten changes of robot and sensors that were held out: episodes until it can again, and whether it notices.
 
 Each seed learns to navigate with the unchanged robot, then from the family `changes` what may become different
-(meta-learning), and meets the changes that nothing was learned of. The reference is the same learner that goes on with
-the skill of the unchanged robot, and PPO that goes on with its own policy.
+(meta-learning), and meets the changes that nothing was learned of, calibrating the robot's phrases meanwhile. The
+references are the same learner that goes on with the skill of the unchanged robot, with and without calibration, and
+PPO that goes on with its own policy.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ EPISODES = 50  # of an evaluation
 AFTER = (0, 1, 2, 3, 5, 10, 15)  # episodes of a change after which success is measured
 LONG = (0, 5, 10, 20, 35, 50)  # the same for a learner that needs more
 SHARE = 0.9  # of the unchanged success, which counts as being able again
-WITHOUT = f"{OURS} without meta-learning"
+WITHOUT, PLAIN = f"{OURS} without meta-learning", f"{OURS} without meta-learning and calibration"
 PPO = "ppo, fine-tuned"
 METHODS: Mapping[str, str] = {OURS: "reptile", f"{OURS} by FOMAML": "fomaml", f"{OURS} by joint learning": "joint"}
 NUMERIC = (PPO,)
@@ -57,7 +58,7 @@ def configuration(steps: int) -> dict[str, Any]:
 
 
 def methods() -> list[str]:
-    return [OURS, WITHOUT, PPO]
+    return [OURS, WITHOUT, PLAIN, PPO]
 
 
 def ablations() -> list[str]:
@@ -71,15 +72,15 @@ def measure(method: str, seed: int, steps: int, scratch: Path, say: Say) -> dict
     navigate.measure(OURS, seed, steps, scratch, say)
     skill = latest_bundle(scratch / navigate.run_folder(seed) / BUNDLES)
     assert skill is not None
-    start = skill if method == WITHOUT else _meta_learned(method, seed, steps, scratch, str(skill), say)
+    start = skill if method not in METHODS else _meta_learned(method, seed, steps, scratch, str(skill), say)
     folder = scratch / f"adapt-{method.replace(' ', '-')}-{seed}"
     measured: dict[str, Any] = {"unchanged": _unchanged(scratch / navigate.run_folder(seed)), "changes": {}}
     for number, name in enumerate(load_family(FAMILY).members("held_out")):
         out = folder / f"{number:02d}"
         known = out / "adapted.json"
         if not known.exists():
-            config = adaptation_config(f"{FAMILY}{SEPARATOR}{name}", str(start), seed)
-            points = adapt(config, out / "run", LONG if method == WITHOUT else AFTER, EPISODES, say)
+            config = adaptation_config(f"{FAMILY}{SEPARATOR}{name}", str(start), seed, calibrate=method != PLAIN)
+            points = adapt(config, out / "run", AFTER if method in METHODS else LONG, EPISODES, say)
             known.write_text(json.dumps(points), encoding="utf-8")
         measured["changes"][name] = json.loads(known.read_text(encoding="utf-8"))
     if method == OURS:
@@ -93,7 +94,9 @@ def _meta_learned(method: str, seed: int, steps: int, scratch: Path, skill: str,
     values: dict[str, Any] = {"method": name}
     experience = str(scratch / navigate.run_folder(seed))
     meta = MetaConfig(**values)
-    config = MetaTrainConfig(FAMILY, steps=steps, seed=seed, start=skill, experience=experience, meta=meta)
+    config = MetaTrainConfig(
+        FAMILY, steps=steps, seed=seed, start=skill, experience=experience, calibrate=True, meta=meta
+    )
     meta_train(config, out)
     say(f"meta-learned by {name}")
     bundle = latest_bundle(out / BUNDLES)
@@ -122,7 +125,7 @@ def read(results: Results) -> tuple[dict[str, dict[str, Any]], dict[str, dict[st
     values = _of(ours)
     values["detection_delay"] = [statistics.median(run["noticed"]["delays"]) for run in ours]
     values["false_alarms_per_100"] = [run["noticed"]["false_alarms_per_100"] for run in ours]
-    others = [name for name in (WITHOUT, PPO, *ablations()) if results.of(name)]
+    others = [name for name in (WITHOUT, PLAIN, PPO, *ablations()) if results.of(name)]
     return entries(FIGURES, values), {name: entries(FIGURES, _of(results.of(name))) for name in others}
 
 

@@ -86,7 +86,8 @@ def train_measured(
         if trainer.env_steps % goal.every and not first and not late:
             return
         with clock.paused():
-            measured = figures(evaluate(goal.spec, trainer.log_probabilities, goal.episodes))
+            results = evaluate(goal.spec, trainer.log_probabilities, goal.episodes, seen_as=trainer.seen_as)
+        measured = figures(results)
         curve.add(0 if first else trainer.env_steps, {**measured, "minutes": clock.minutes})
         if late or (curve.over and not to_the_end):
             trainer.stop()

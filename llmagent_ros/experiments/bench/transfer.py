@@ -112,7 +112,7 @@ def read(results: Results) -> tuple[dict[str, dict[str, Any]], dict[str, dict[st
     for each in results.of(OURS):
         own = each["own"]
         for key in ("synonyms", "wordings"):
-            values[f"{key[:-1]}_loss"].append(100 * (own - sum(each[key]) / len(each[key])))
+            values[f"{key[:-1]}_loss"].append(round(100 * (own - sum(each[key]) / len(each[key])), 6) + 0.0)
         values["second_robot_share"].append(each["second_robot"] / own if own else None)
         values["success"].append(own)
     return entries(FIGURES, values), {}
