@@ -115,8 +115,17 @@ def decision_from_message(message: Message) -> Decision:
         )
     if message.action not in candidates:
         raise UnknownNameError("action phrase", message.action, candidates)
-    source = _source(message.source)
-    return Decision(message.action, message.log_probability, candidates, probabilities, values, message.adapter, source)
+    source, adapter = _source(message.source), message.adapter
+    said = said_to_the_robot(message)
+    if said not in candidates:
+        raise UnknownNameError("action phrase", said, candidates)
+    said = "" if said == message.action else said
+    return Decision(message.action, message.log_probability, candidates, probabilities, values, adapter, source, said)
+
+
+def said_to_the_robot(message: Message) -> str:
+    """The phrase of an llmagent_interfaces/Decision that became a command."""
+    return getattr(message, "said", "") or str(message.action)  # recordings of before have no such field
 
 
 def outcome_from_message(message: Message) -> Outcome:

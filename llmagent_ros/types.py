@@ -124,6 +124,8 @@ class Decision:
         candidates: every phrase, in the order of the next two. probabilities: shape (phrases,), sums to 1.
         values: critic's action values, shape (phrases,), zeros without a critic.
         adapter: name of the adapter version that acted. source: who chose.
+        said: the phrase that the robot was told, where it has to be told another to do what `action` says
+            (`perception.calibration`); empty: the action.
     """
 
     action: str
@@ -133,6 +135,7 @@ class Decision:
     values: FloatArray
     adapter: str
     source: Source = Source.POLICY
+    said: str = ""
 
 
 @dataclass(frozen=True)

@@ -170,6 +170,32 @@ def test_it_goes_on_where_it_was_saved() -> None:
     assert [a.do(known) for known in PHRASES] == [b.do(known) for known in PHRASES]
 
 
+def test_what_a_person_says_to_the_robot_is_told_in_the_policys_words() -> None:
+    drive = Drive(wheels(swapped=True))
+    for known in islice(cycle(PHRASES), 60):
+        drive.do(known)
+    calibration = drive.calibration
+    calibration.start_episode()
+    calibration.say("forward")
+    assert calibration.did("turn left") == "turn right"
+    assert calibration.hear("go. did turn left 0.0 turning -1.3.").endswith("did turn right 0.0 turning -1.3.")
+    with pytest.raises(UnknownNameError, match="'fly'"):
+        calibration.did("fly")
+    fresh = Calibration(ROBOT)
+    assert fresh.did("turn left") == "turn left"
+
+
+def test_what_was_kept_from_being_done_teaches_nothing() -> None:
+    """An emergency stop is no robot that cannot move."""
+    calibration = Calibration(ROBOT)
+    for _ in range(30):
+        calibration.say("forward")
+        calibration.ignore()
+        scene = "go. moving 0.0 turning 0.0. did forward 0.0 turning 0.0."
+        assert calibration.hear(scene) == scene
+    assert calibration.state() == Calibration(ROBOT).state()
+
+
 def test_a_scene_that_tells_of_no_motion_teaches_nothing() -> None:
     calibration = Calibration(ROBOT)
     assert calibration.hear("go. moving unknown. did nothing.") == "go. moving unknown. did nothing."

@@ -43,7 +43,9 @@ class CalibratedText(TextEnvironment):
         return self.calibration.hear(scene), info
 
     def step(self, action: Any) -> tuple[str, SupportsFloat, bool, bool, dict[str, Any]]:
-        spoken = self.calibration.say(self.phrases[int(action)])
+        known = self.phrases[int(action)]
+        spoken = self.calibration.say(known)
+        self.said = "" if spoken == known else spoken
         scene, reward, terminated, truncated, info = self._inner.step(self.phrases.index(spoken))
         self.observation = self._inner.observation
         return self.calibration.hear(scene), reward, terminated, truncated, info

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -190,6 +191,7 @@ class Trainer:
                 self._on_decision(decision, milliseconds, self.episode)
             action = self.env.phrases.index(decision.action)
             following, reward, terminated, truncated, info = self.env.step(action)
+            decision = dataclasses.replace(decision, said=self.env.said)
             transition = Transition(
                 *(f"seed {self.config.seed}", self.episode, step, self.env.task, scene, decision.action),
                 *(float(reward) * self.env.reward_scale, following, terminated, truncated),

@@ -14,6 +14,7 @@ from sensor_msgs.msg import CameraInfo, Image, JointState, LaserScan
 
 from llmagent_interfaces.msg import Decision, Scene, Task
 from llmagent_ros.contract import load_contract
+from llmagent_ros.messages import said_to_the_robot
 from llmagent_ros.nodes import process, qos
 from llmagent_ros.nodes.base import Node
 from llmagent_ros.nodes.diagnostics import Diagnostics
@@ -119,7 +120,7 @@ class PerceptionNode(Node):
         if message.task_id != self._task.id:
             return
         self._decided = key(message.header.stamp)
-        self._intake.note(message.action)
+        self._intake.note(said_to_the_robot(message))
         if self._due is not None:
             self._say_if_complete()
 

@@ -26,6 +26,7 @@ from llmagent_ros.knowledge.start import StartConfig
 from llmagent_ros.nodes import process, qos
 from llmagent_ros.nodes.acting_adapter import ActingAdapter
 from llmagent_ros.nodes.base import ManagedNode
+from llmagent_ros.nodes.calibrated_scenes import CalibratedScenes
 from llmagent_ros.nodes.diagnostics import Diagnostics
 from llmagent_ros.nodes.driver import Driver
 from llmagent_ros.nodes.goals import Goal, GoalServer
@@ -62,6 +63,7 @@ class PolicyNodeConfig:
             head of the critic disagrees.
         lessons: how many retrieved lessons go into the prompt. skills: how many skills are asked for, of any contract.
         start: with which of them a new kind of task begins, see StartConfig.
+        calibrate: whether what the phrases do is measured and made up for, see `perception.calibration`.
         retrieve_timeout: s of wall time to wait for the knowledge node at the start of a task.
         stepwise: whether every scene bears the stamp of an outcome (simulation in lockstep).
         threads: of torch on the CPU. autostart: configure and activate at once.
@@ -80,6 +82,7 @@ class PolicyNodeConfig:
     lessons: Annotated[int, Field(ge=0, le=5)] = 2
     skills: Annotated[int, Field(ge=0, le=20)] = 5
     start: StartConfig = Field(default_factory=StartConfig)
+    calibrate: bool = False
     retrieve_timeout: Annotated[float, Field(gt=0)] = 1.0
     stepwise: bool = True
     threads: Annotated[int, Field(gt=0)] = 1
@@ -107,6 +110,7 @@ class PolicyNode(ManagedNode):
         self._thread: threading.Thread | None = None
         self._stop = threading.Event()  # of that thread
         self._adapter = ActingAdapter(self)
+        self._scenes = CalibratedScenes(self._contract, calibrate=self._config.calibrate)  # under _changed
         self._make_topics()
         self.starts_itself = self._config.autostart
 
@@ -202,6 +206,7 @@ class PolicyNode(ManagedNode):
         self._episodes += 1
         with self._changed:
             self._work = work
+            self._scenes.start_episode()
         self._retrieval.ask(work.wording, lambda retrieved: self._announce(work, retrieved))
         return work.id
 
@@ -256,6 +261,7 @@ class PolicyNode(ManagedNode):
             if work is None or message.task_id != work.id or not self._active:
                 return
             jumped = work.is_of_another_time(message)
+            self._scenes.hear(message)
             closed = [] if jumped else work.take_scene(message)
             unlike = work.start is not None and work.start.kind == "initial" and not work.seen
             if closed is None and unlike and not self._adapter.knows(work.wording):
@@ -292,7 +298,9 @@ class PolicyNode(ManagedNode):
     def _report(self) -> None:
         policy, work = self._policy, self._work
         values = {"adapter": policy.adapter if policy else "", "task": work.instruction if work else ""}
-        self._diagnostics.publish("active" if self._active else "inactive", values)
+        values["calibration"] = told = self._scenes.told
+        state = "active" if self._active else "inactive"
+        self._diagnostics.publish(f"{state}; the robot differs from its contract: {told}" if told else state, values)
 
     def _watch(self) -> None:
         """Bounds the wait for the last scene of an episode, and a time limit while no scenes come."""
@@ -314,6 +322,7 @@ class PolicyNode(ManagedNode):
         with self._changed:
             if self._work is not None:
                 self._work.trace.drives(source)
+                self._scenes.interrupted()
 
     def _as_driven(self, decision: DecisionValue) -> tuple[DecisionValue, bool]:
         """The decision, or what a person does instead; and whether the robot does it, as far as is known."""
@@ -351,15 +360,21 @@ class PolicyNode(ManagedNode):
         rng = np.random.default_rng([self._config.seed, work.episode, work.trace.steps])
         temperature = self._config.temperature
         head = work.episode if temperature == 1.0 else None
-        decision = self._policy.decide(message.text, rng, lessons=work.lessons, temperature=temperature, head=head)
+        with self._changed:
+            sayable = self._scenes.sayable
+        decision = self._policy.decide(
+            message.text, rng, lessons=work.lessons, temperature=temperature, head=head, sayable=sayable
+        )
         compute_ms = (time.perf_counter() - begin) * 1e3
         with self._changed:  # ended or pre-empted while the model was thinking: no command must go out
             if self._work is not work or not self._active:
                 return
             scene, step, ended = decisions.scene_from_message(message), work.trace.steps, work.trace.ended is not None
             if not ended:
-                self._outputs.commands.send(message, decision.action)
+                decision = self._scenes.say(decision)
+                self._outputs.commands.send(message, decision.said or decision.action)
                 decision, executed = self._as_driven(decision)
+                decision = self._scenes.done(decision, executed=executed)
             closed = work.trace.on_scene(scene) if ended else work.trace.on_decision(scene, decision, executed=executed)
             self._outputs.transitions(closed)
         if not ended:

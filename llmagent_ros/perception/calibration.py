@@ -130,6 +130,28 @@ class Calibration:
         self._history.append(_Said(known, spoken))
         return self.phrases[spoken]
 
+    def did(self, phrase: str) -> str:
+        """What the robot was told in place of the last phrase; the one that the policy knows to do that.
+
+        Raises:
+            UnknownNameError: the contract has no such phrase.
+        """
+        if phrase not in self.phrases:
+            raise UnknownNameError("action phrase", phrase, self.phrases)
+        spoken = self.phrases.index(phrase)
+        known = spoken
+        if self._active:
+            known = int(np.linalg.norm(self._commands - self._effects[spoken], axis=-1).argmin())
+        if self._history:
+            self._history.pop()
+        self._history.append(_Said(known, spoken))
+        return self.phrases[known]
+
+    def ignore(self) -> None:
+        """What comes of the last phrase says nothing of the robot: something kept it from being done."""
+        if self._history:
+            self._history[-1] = dataclasses.replace(self._history[-1], pending=False)
+
     @property
     def sayable(self) -> NDArray[np.bool_]:
         """Which of the known phrases can be said now, (phrases,); never none."""

@@ -38,6 +38,7 @@ class TextEnvironment(gym.Wrapper[str, Any, Any, Any]):
         temperature: at which a policy is measured here, see `policy.text_policy.draw`.
         mirror: of its scenes, where it has the same on both sides.
         contract: of the robot, where it has one.
+        said: what the robot was told to do the last phrase, where that was another one; else empty.
     """
 
     def __init__(
@@ -52,6 +53,7 @@ class TextEnvironment(gym.Wrapper[str, Any, Any, Any]):
         self.contract_name = contract_name
         self.phrases, self.reward_scale, self.mirror = phrases, reward_scale, mirror
         self.contract: RobotContract | None = None
+        self.said = ""
         self.task = ""
         self.observation: Any = None
         self.temperature = 0.0

@@ -34,7 +34,7 @@ from llmagent_ros.types import (
 
 DECISIONS = "decisions.sqlite"  # in a run's folder
 _APPLICATION_ID = 0x4C4C4D44  # "LLMD"
-_SCHEMA_VERSION = 1
+_SCHEMA_VERSION = 2
 _SCHEMA = (
     """CREATE TABLE episodes(id INTEGER PRIMARY KEY, run TEXT NOT NULL, episode INTEGER NOT NULL,
         success INTEGER, reason TEXT, total_reward REAL, steps INTEGER, UNIQUE(run, episode))""",
@@ -45,16 +45,16 @@ _SCHEMA = (
         context INTEGER NOT NULL, stamp REAL NOT NULL, scene TEXT NOT NULL, probabilities BLOB NOT NULL,
         action_values BLOB NOT NULL, action TEXT NOT NULL, log_probability REAL NOT NULL, source TEXT NOT NULL,
         adapter TEXT NOT NULL, compute_ms REAL NOT NULL, latency_ms REAL, verdict TEXT, reward REAL,
-        terminated INTEGER, truncated INTEGER, next_scene TEXT, UNIQUE(episode, step))""",
+        terminated INTEGER, truncated INTEGER, next_scene TEXT, said TEXT NOT NULL, UNIQUE(episode, step))""",
 )
 _COLUMNS = (
     "number, episode, step, context, stamp, scene, probabilities, action_values, action, log_probability, source, "
-    "adapter, compute_ms, latency_ms, verdict, reward, terminated, truncated, next_scene"
+    "adapter, compute_ms, latency_ms, verdict, reward, terminated, truncated, next_scene, said"
 )
-INSERT = f"INSERT INTO decisions({_COLUMNS}) VALUES({','.join('?' * 19)}) ON CONFLICT(episode, step) DO NOTHING"
+INSERT = f"INSERT INTO decisions({_COLUMNS}) VALUES({','.join('?' * 20)}) ON CONFLICT(episode, step) DO NOTHING"
 SELECT = """SELECT d.number, e.run, e.episode, d.step, c.task_id, c.task, c.prompt_prefix, c.candidates, c.skills,
     c.beginning, d.stamp, d.scene, d.probabilities, d.action_values, d.action, d.log_probability, d.source, d.adapter,
-    d.compute_ms, d.latency_ms, d.verdict, d.reward, d.terminated, d.truncated, d.next_scene,
+    d.compute_ms, d.latency_ms, d.verdict, d.reward, d.terminated, d.truncated, d.next_scene, d.said,
     e.success, e.reason, e.total_reward, e.steps
     FROM decisions d JOIN episodes e ON e.id = d.episode JOIN contexts c ON c.id = d.context """
 
@@ -161,6 +161,7 @@ def to_row(record: DecisionRecord, number: int, episode: int, context: int) -> t
         *(_to_blob(d.probabilities), _to_blob(d.values), d.action, float(d.log_probability), d.source.value),
         *(d.adapter, float(record.compute_ms)),
         *map(late.get, ("latency_ms", "verdict", "reward", "terminated", "truncated", "next_scene")),
+        d.said,
     )
 
 
@@ -174,7 +175,7 @@ def from_row(row: tuple[Any, ...]) -> DecisionRecord:
     """The record of a row of `SELECT`."""
     number, run, episode, step, task_id, task, prefix, candidates, skills, *rest = row
     beginning, stamp, scene, probabilities, values, action, log_probability, source, adapter, *rest = rest
-    compute_ms, latency_ms, verdict, reward, terminated, truncated, next_scene, success, *told = rest
+    compute_ms, latency_ms, verdict, reward, terminated, truncated, next_scene, said, success, *told = rest
     end = None if success is None else EpisodeEnd(bool(success), *told)
     outcome = None
     if reward is not None:
@@ -185,7 +186,7 @@ def from_row(row: tuple[Any, ...]) -> DecisionRecord:
         *(run, episode, step, task_id, task, stamp, scene, prefix),
         Decision(
             *(action, log_probability, tuple(json.loads(candidates)), _from_blob(probabilities), _from_blob(values)),
-            *(adapter, Source(source)),
+            *(adapter, Source(source), said),
         ),
         compute_ms,
         skills=None if skills is None else tuple(RetrievedSkill(*skill) for skill in json.loads(skills)),

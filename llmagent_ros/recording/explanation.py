@@ -142,18 +142,22 @@ def _choice(decision: Decision) -> str:
     probability = float(decision.probabilities[decision.candidates.index(decision.action)])
     if decision.source is not Source.POLICY:
         who = "A person drove; their command is nearest to" if decision.source is Source.HUMAN else "A script chose"
-        return f"{who} {decision.action}, to which the policy gave probability {probability:.2f}."
+        return f"{who} {decision.action}, to which the policy gave probability {probability:.2f}.{_said(decision)}"
     said = f"It chose {decision.action} with probability {probability:.2f}"
     drawn = float(np.exp(decision.log_probability))
     if abs(drawn - probability) >= _SAME:
         said += f" ({drawn:.2f} at the temperature it acted with)"
     above = [k for k in np.argsort(-decision.probabilities, kind="stable") if decision.probabilities[k] > probability]
     if not above:
-        return f"{said}: the most probable phrase."
+        return f"{said}: the most probable phrase.{_said(decision)}"
     first = f"{decision.candidates[above[0]]}, {decision.probabilities[above[0]]:.2f}"
     if len(above) == 1:
-        return f"{said}. It was drawn, not the most probable, {first}."
-    return f"{said}. It was drawn; {len(above)} phrases were more probable, first of all {first}."
+        return f"{said}. It was drawn, not the most probable, {first}.{_said(decision)}"
+    return f"{said}. It was drawn; {len(above)} phrases were more probable, first of all {first}.{_said(decision)}"
+
+
+def _said(decision: Decision) -> str:
+    return f" To do so, this robot must be told: {decision.said}." if decision.said else ""
 
 
 def _value(decision: Decision) -> list[str]:

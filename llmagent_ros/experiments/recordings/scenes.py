@@ -9,7 +9,7 @@ from typing import Any
 from llmagent_ros import messages
 from llmagent_ros.contract import ArmContract, MobileContract, RobotContract
 from llmagent_ros.errors import ConfigError
-from llmagent_ros.messages import Message
+from llmagent_ros.messages import Message, said_to_the_robot
 from llmagent_ros.perception.intake import IMAGE, INFO, Mode, SensorIntake, sensor_of, sensor_topics
 from llmagent_ros.recording.bags.facts import DECISION, SCENE, TASK
 from llmagent_ros.recording.bags.reader import Bag
@@ -190,7 +190,7 @@ def _read(bag: Bag, topics: Mapping[str, str]) -> _Content:
                 content.scenes.append(message)
             last = moment
         elif kind == DECISION:
-            content.decisions.setdefault(message.task_id, []).append(message.action)
+            content.decisions.setdefault(message.task_id, []).append(said_to_the_robot(message))
         elif kind == TASK and message.id:
             content.tasks.setdefault(message.id, message.instruction)
     _pair_images(content.readings)

@@ -113,6 +113,7 @@ def decision_to_message(
         probabilities=_floats(decision.probabilities),
         values=_floats(decision.values),
         action=decision.action,
+        said=decision.said,
         log_probability=float(decision.log_probability),
         source=decision.source.value,
         adapter=decision.adapter,
