@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from llmagent_interfaces.msg import Decision as DecisionMessage
 from llmagent_ros.errors import ConfigError, UnknownNameError
 from llmagent_ros.knowledge.skill import Skill
+from llmagent_ros.messages import said_to_the_robot
 from llmagent_ros.nodes.episode_tracker import EpisodeTracker
 from llmagent_ros.nodes.latency_probe import LatencyProbe
 from llmagent_ros.nodes.wire import decisions, reports, skills, stamps, verdicts
@@ -82,9 +84,11 @@ def test_conversions_keep_everything() -> None:
     message = decisions.scene_to_message(scene, task, "base_link")
     assert decisions.scene_from_message(message) == scene and (message.task_id, message.episode) == ("id", 3)
     choices = np.array([0.75, 0.25], np.float32)
-    decision = Decision("a", -0.5, ("a", "b"), choices, np.ones(2, np.float32), "v1", Source.HUMAN)
+    decision = Decision("a", -0.5, ("a", "b"), choices, np.ones(2, np.float32), "v1", Source.HUMAN, "b")
     back = decisions.decision_from_message(decisions.decision_to_message(decision, message, run="r", step=4))
     assert (back.action, back.candidates, back.adapter, back.source) == ("a", ("a", "b"), "v1", Source.HUMAN)
+    told = decisions.decision_to_message(decision, message, run="r", step=4)
+    assert back.said == said_to_the_robot(told) == "b"
     assert back.probabilities.tolist() == [0.75, 0.25] and back.values.tolist() == [1.0, 1.0]
     skill = Skill("drive", ("go",), "robot", (Lesson("slow", 3.0, 0.5),), 3, 2, id="abc")
     assert skills.skill_from_message(skills.skill_to_message(skill)) == (skill, None)
@@ -97,6 +101,12 @@ def test_messages_that_contradict_themselves_are_refused() -> None:
         decisions.decision_from_message(
             DecisionMessage(candidates=["a"], probabilities=[1.0], values=[0.0], action="rm -rf")
         )
+    with pytest.raises(UnknownNameError, match="valid: a"):
+        decisions.decision_from_message(
+            DecisionMessage(candidates=["a"], probabilities=[1.0], values=[0.0], action="a", said="rm -rf")
+        )
+    of_before = SimpleNamespace(candidates=["a"], probabilities=[1.0], values=[0.0], action="a")  # in a recording
+    assert said_to_the_robot(of_before) == "a"
     message = decisions.transition_to_message(Transition("r", 0, 0, "t", "s", "a", 0.0, "n", False, False))
     message.source = "robot"
     with pytest.raises(UnknownNameError, match="human, policy, script"):

@@ -51,7 +51,8 @@ def decisions(draw: Any) -> Decision:
     weights = st.lists(singles, min_size=count, max_size=count)
     probabilities, values = (np.array(draw(weights), np.float32) for _ in range(2))
     names = draw(st.sampled_from(candidates)), draw(reals)
-    return Decision(*names, candidates, probabilities, values, draw(st.text()), draw(st.sampled_from(Source)))
+    said = draw(st.sampled_from(["", *candidates]))
+    return Decision(*names, candidates, probabilities, values, draw(st.text()), draw(st.sampled_from(Source)), said)
 
 
 @st.composite

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -104,6 +105,12 @@ def test_why_it_chose(action: str, probabilities: Any, values: Any, sentences: s
 def test_a_temperature_below_one_is_told_apart() -> None:
     text = chosen("forward", (0.5, 0.375, 0.125), (0.75, 0.5, 0.0), log_probability=0.0)
     assert text.startswith("It chose forward with probability 0.50 (1.00 at the temperature it acted with): the most")
+
+
+def test_what_the_robot_is_told_where_it_needs_another_phrase() -> None:
+    one = dataclasses.replace(decision("turn left"), said="turn right")
+    assert "To do so, this robot must be told: turn right." in said(decision=one)
+    assert "must be told" not in said(decision=decision("turn left"))
 
 
 @pytest.mark.parametrize(
