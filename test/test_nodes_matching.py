@@ -101,10 +101,9 @@ def test_messages_that_contradict_themselves_are_refused() -> None:
         decisions.decision_from_message(
             DecisionMessage(candidates=["a"], probabilities=[1.0], values=[0.0], action="rm -rf")
         )
-    with pytest.raises(UnknownNameError, match="valid: a"):
-        decisions.decision_from_message(
-            DecisionMessage(candidates=["a"], probabilities=[1.0], values=[0.0], action="a", said="rm -rf")
-        )
+    told = {"candidates": ["a"], "probabilities": [1.0], "values": [0.0], "source": "policy"}
+    with pytest.raises(UnknownNameError, match="'rm -rf'; valid: a"):
+        decisions.decision_from_message(DecisionMessage(**told, action="a", said="rm -rf"))
     of_before = SimpleNamespace(candidates=["a"], probabilities=[1.0], values=[0.0], action="a")  # in a recording
     assert said_to_the_robot(of_before) == "a"
     message = decisions.transition_to_message(Transition("r", 0, 0, "t", "s", "a", 0.0, "n", False, False))
