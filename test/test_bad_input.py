@@ -44,7 +44,7 @@ def check_whole(out: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "culprit", "valid"),
     [
-        (["sim", "modde:=lockstep"], "launch argument of sim.launch.xml 'modde'", "valid: chat, collision_check, con"),
+        (["sim", "modde:=lockstep"], "argument of sim.launch.xml 'modde'", "valid: calibrate, chat, collision_check"),
         (["sim", "mode:=fast"], "unknown value of launch argument mode 'fast'", "valid: lockstep, realtime"),
         (["sim", "headless:=perhaps"], "launch argument headless 'perhaps'", "valid: auto, false, true"),
         (["sim", "console:=x"], "launch argument console 'x'", "valid: auto, false, true"),

@@ -33,8 +33,8 @@ from llmagent_ros.learning.meta.methods import MetaConfig
 FAMILY = "changes"
 STEPS = navigate.STEPS  # of the skill, and again of meta-learning
 EPISODES = 50  # of an evaluation
-AFTER = (0, 1, 2, 3, 5, 10, 15)  # episodes of a change after which success is measured
-LONG = (0, 5, 10, 20, 35, 50)  # the same for a learner that needs more
+AFTER = (0, 1, 2, 3, 5, 10)  # episodes of a change after which success is measured
+LONG = (0, 5, 10, 20, 50)  # the same for a learner that needs more
 SHARE = 0.9  # of the unchanged success, which counts as being able again
 WITHOUT, PLAIN = f"{OURS} without meta-learning", f"{OURS} without meta-learning and calibration"
 PPO = "ppo, fine-tuned"
@@ -80,7 +80,7 @@ def measure(method: str, seed: int, steps: int, scratch: Path, say: Say) -> dict
         known = out / "adapted.json"
         if not known.exists():
             config = adaptation_config(f"{FAMILY}{SEPARATOR}{name}", str(start), seed, calibrate=method != PLAIN)
-            points = adapt(config, out / "run", AFTER if method in METHODS else LONG, EPISODES, say)
+            points = adapt(config, out / "run", LONG if method == PLAIN else AFTER, EPISODES, say)
             known.write_text(json.dumps(points), encoding="utf-8")
         measured["changes"][name] = json.loads(known.read_text(encoding="utf-8"))
     if method == OURS:
