@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from llmagent_ros.types import LaserScan
 
 _MOST_RAYS = 100_000  # all around
+_STRAIGHT = 1e-9  # 1/m; a curvature below it is none: its arc would be lost in the rounding of tiny numbers
 _PROBES = (0.1, 0.5, 1.0)  # m from the robot's edge: where an unmeasured ray may hide something
 
 Points = NDArray[np.float64]  # (n, 2)
@@ -112,7 +113,7 @@ def arc(curvature: float, way: NDArray[np.float64]) -> Points:
     Constant linear and angular velocity is an arc of curvature angular / linear, 1/m, as in the dynamic window approach
     (Fox, Burgard & Thrun 1997).
     """
-    if curvature == 0.0:
+    if abs(curvature) < _STRAIGHT:
         return np.stack([way, np.zeros_like(way)], axis=1)
     return np.stack([np.sin(way * curvature), 1.0 - np.cos(way * curvature)], axis=1) / curvature
 
