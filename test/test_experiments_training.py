@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 import subprocess
@@ -25,7 +26,7 @@ from llmagent_ros.experiments.exploration import FIRST_SEED
 from llmagent_ros.experiments.training import TRAINING_SEEDS, TrainConfig, Trainer
 from llmagent_ros.recording.decision_rows import DECISIONS
 from llmagent_ros.recording.episodes import EPISODES, read_episodes
-from llmagent_ros.types import RealArray
+from llmagent_ros.types import RealArray, Source
 
 LAKE = """
 environment: FrozenLake-v1
@@ -139,6 +140,20 @@ def test_a_fresh_process_measures_the_same_from_the_files(lake: str, tmp_path: P
     kept = json.loads((out / runs.EVALUATION).read_text())
     assert kept["figures"] == pytest.approx(here) and len(kept["episodes"]) == 7
     assert kept["temperature"] == 0.0, "the one that was used, also where nobody asked for one"
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.4])
+def test_random_steps_of_a_teacher_are_stored_and_not_imitated(lake: str, tmp_path: Path, noise: float) -> None:
+    Path(lake).write_text(LAKE + f"teacher_noise: {noise}\n")
+    config = dataclasses.replace(configured(lake, tmp_path, 10), demonstrations=12)
+    trainer = Trainer(config, tmp_path / "run")
+    try:
+        shown, stored = trainer.replay.demonstrations, len(trainer.replay)
+        sources = {each.source for each in trainer.replay.recent(stored)}
+    finally:
+        trainer.close()
+    assert shown == stored if noise == 0.0 else 0.4 * stored < shown < 0.8 * stored
+    assert sources == ({Source.SCRIPT} if noise == 0.0 else {Source.SCRIPT, Source.POLICY})
 
 
 def test_another_robot_needs_a_run_of_a_robot(lake: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -23,7 +23,7 @@ from llmagent_ros.learning.rl.learner import Learner
 from llmagent_ros.learning.rl.replay import Replay
 from llmagent_ros.learning.standing import start_with
 from llmagent_ros.perception.calibration import Calibration
-from llmagent_ros.perception.gymnasium_text import TextEnvironment
+from llmagent_ros.perception.gymnasium_text import DescribedText, TextEnvironment
 from llmagent_ros.policy.language_model import LanguageModel, LanguageModelConfig
 from llmagent_ros.policy.prompt import PromptFormat
 from llmagent_ros.policy.text_policy import TextPolicy
@@ -214,19 +214,26 @@ class Trainer:
             self._on_episode(self.episode, bool(info["success"]), total, step, str(info.get("reason", "")), seconds)
 
     def _demonstrate(self) -> None:
-        """Stores the teacher's episodes; their scenes are those of no other episode."""
+        """Stores the teacher's episodes; their scenes are those of no other episode.
+
+        Where the environment's description says so, a share of the steps is random, and not to be imitated: so the
+        teacher shows how to recover as well (DART, Laskey et al. 2017).
+        """
         act = teacher(self.env)
+        noise = self.env.description.teacher_noise if isinstance(self.env, DescribedText) else 0.0
         for episode in range(self.config.demonstrations):
             rng = np.random.default_rng([self.config.seed, episode, 1])
             scene, _ = self.env.reset(seed=int(rng.integers(TRAINING_SEEDS)))
             step, ended = 0, False
             while not ended:
-                action = act(self.env.observation)
+                action, source = act(self.env.observation), Source.SCRIPT
+                if rng.random() < noise:
+                    action, source = int(rng.integers(len(self.env.phrases))), Source.POLICY
                 following, reward, terminated, truncated, _ = self.env.step(action)
                 self._pending.append(
                     Transition(
                         *(f"teacher {self.config.seed}", episode, step, self.env.task, scene, self.env.phrases[action]),
-                        *(float(reward) * self.env.reward_scale, following, terminated, truncated, Source.SCRIPT),
+                        *(float(reward) * self.env.reward_scale, following, terminated, truncated, source),
                     )
                 )
                 scene, step, ended = following, step + 1, terminated or truncated

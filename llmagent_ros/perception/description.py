@@ -97,6 +97,7 @@ class EnvironmentDescription:
         history: how many of the last actions are said.
         reward_scale: rewards are multiplied by it for the learner, so that returns are about 1.
         success_return: undiscounted return (as the environment gives it) from which an episode is a success.
+        teacher_noise: share of the steps of a scripted teacher in which a random action is done in place of its own.
         learner: settings of the learner that differ from its defaults.
         mirror: what changes in a mirror, for an environment that has the same on both sides.
     """
@@ -110,6 +111,7 @@ class EnvironmentDescription:
     history: Annotated[int, Field(ge=0, le=16)] = 0
     reward_scale: Positive = 1.0
     success_return: Annotated[float, Field(allow_inf_nan=False)] | None = None
+    teacher_noise: Annotated[float, Field(ge=0, lt=1)] = 0.0
     learner: dict[str, Any] = Field(default_factory=dict)
     mirror: MirrorRule | None = None
 
