@@ -95,6 +95,15 @@ def test_files_give_what_training_had_measured(tmp_path: Path) -> None:
     assert runs.evaluate_run(tmp_path / "run", 3)[1] == told[1]
 
 
+def test_what_was_measured_of_one_robot_says_nothing_of_another(tmp_path: Path) -> None:
+    runs.train(configured(tmp_path, SWAPPED, 120), tmp_path / "run")
+    for robot, active in (("", True), ("sim_scout", False)):
+        policy = runs.SavedPolicy(tmp_path / "run", robot=robot)
+        env = policy.seen_as(make_environment(policy.spec))
+        assert isinstance(env, CalibratedText) and env.calibration.active is active
+        env.close()
+
+
 def test_an_interrupted_run_ends_as_if_it_had_not_been(tmp_path: Path) -> None:
     config = configured(tmp_path, REVERSED, 240)
     runs.train(config, tmp_path / "whole", save_every=60)

@@ -62,9 +62,9 @@ def evaluate(
         seen_as: what stands between each environment and the policy.
     """
     lanes = [make_environment(spec) for _ in range(min(episodes, MOST_LANES))]
-    if seen_as is not None:
-        lanes = [seen_as(env) for env in lanes]
     try:
+        if seen_as is not None:
+            lanes = [seen_as(env) for env in lanes]
         asked = policy if numeric else _Memory(policy)
         at = lanes[0].temperature if temperature is None else temperature
         return _Evaluation(lanes, asked, episodes, first_seed, progress, numeric, at).run()

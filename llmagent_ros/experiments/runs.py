@@ -218,7 +218,8 @@ class SavedPolicy:
         bundle = latest_bundle(out / BUNDLES)
         if bundle is None:
             raise ModelError(f"{out}: nothing was learned yet (no bundle in {BUNDLES})")
-        self._measured = load_bundle(bundle).meta.get("calibration") if self.config.calibrate else None
+        known = self.config.calibrate and not robot  # what was measured of one robot says nothing of another
+        self._measured = load_bundle(bundle).meta.get("calibration") if known else None
         deployment = read_deployment(bundle, model, build_critic)
         self.policy = TextPolicy(model)
         values = deployment.values if critic and self.config.critic_acts else None
