@@ -243,7 +243,7 @@ class MetaTrainer:
         tensors, _ = checkpoint.load(self.out / CHECKPOINT, self.model.feature_digest)
         self.meta.load_state(part(tensors, "caller"), facts["meta"])
         self.turns.load_state(facts["turns"])
-        self._measured = facts["calibrations"]
+        self._measured = facts.get("calibrations", {})  # runs of before have none
         for env in self._envs.values():  # made before anything was known of their robots
             env.close()
         self._envs.clear()
