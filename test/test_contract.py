@@ -258,7 +258,7 @@ def test_a_full_circle_holds_everything(bearing: float) -> None:
     assert in_sector(bearing, (0, 360))
 
 
-def test_the_nearest_phrase_measures_each_axis_by_its_limit() -> None:
+def test_the_nearest_phrase_goes_the_same_way() -> None:
     contract = load_contract("sim_diffdrive")
     for phrase in contract.phrases:
         assert contract.nearest_phrase(contract.command(phrase)) == phrase
@@ -267,7 +267,26 @@ def test_the_nearest_phrase_measures_each_axis_by_its_limit() -> None:
     assert contract.nearest_phrase(Velocity(-0.5, 0.0)) == "back"
 
 
-@pytest.mark.parametrize("velocity", [Velocity(), Velocity(0.1, 0.0), Velocity(-0.1, 0.2), Velocity(math.nan, 0.5)])
+@pytest.mark.parametrize("robot", ["sim_diffdrive", "sim_scout", "turtlebot3_burger", "husky"])
+def test_a_person_who_drives_slowly_straight_on_drives_no_curve(robot: str) -> None:
+    """Keys drive at half of the limits, whatever the robot's fastest phrase is."""
+    contract = load_contract(robot)
+    for share in (0.3, 0.5, 1.0):
+        linear, angular = share * contract.limits.linear, share * contract.limits.angular
+        assert contract.nearest_phrase(Velocity(linear, 0.0)) == "forward"
+        assert contract.nearest_phrase(Velocity(-linear, 0.0)) == ("back" if "back" in contract.phrases else None)
+        assert contract.nearest_phrase(Velocity(0.0, angular)) == "turn left"
+
+
+def test_of_phrases_that_go_the_same_way_the_nearest_speed_is_meant(plain: dict[str, Any]) -> None:
+    actions = plain["actions"] | {"creep": {"linear": 0.2}, "stand": {}}
+    contract = config.build(MobileContract, plain | {"actions": actions}, "x")
+    assert contract.nearest_phrase(Velocity(0.25, 0.01)) == "creep"
+    assert contract.nearest_phrase(Velocity(0.4, 0.0)) == "forward"
+    assert contract.nearest_phrase(Velocity(0.01, 0.0)) == "stand" == contract.nearest_phrase(Velocity())
+
+
+@pytest.mark.parametrize("velocity", [Velocity(), Velocity(0.1, 0.0), Velocity(-0.05, 0.1), Velocity(math.nan, 0.5)])
 def test_no_phrase_says_that_the_robot_stands_or_what_is_no_number(velocity: Velocity) -> None:
     assert load_contract("sim_diffdrive").nearest_phrase(velocity) is None
 

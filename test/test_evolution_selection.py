@@ -36,6 +36,20 @@ def test_the_sign_flip_test_by_hand() -> None:
     assert many == pytest.approx(0.0481, abs=0.005)
 
 
+def test_beyond_what_drawn_signs_can_tell_the_bound_does() -> None:
+    assert sign_flip(np.ones(64)) == pytest.approx(np.exp(-32)), "2^-64 at least"
+    assert sign_flip(np.array([1.0] * 40 + [-1.0] * 24)) > 1e-3, "where drawn signs tell, they do"
+
+
+@pytest.mark.parametrize("arms", [4, 30, 60])
+def test_a_race_among_many_is_decided_as_one_among_few(arms: int) -> None:
+    names = [f"arm {number}" for number in range(arms)]
+    race = Race(names, 2, RaceConfig())
+    run(race, {name: float(number < 2) for number, name in enumerate(names)}, np.random.default_rng(0))
+    assert all(each.decided for each in race.standings())
+    assert {each.name for each in race.standings() if each.selected} == {"arm 0", "arm 1"}
+
+
 @given(st.lists(st.floats(-5, 5), min_size=1, max_size=12))
 def test_both_sides_of_the_test_cover_everything(differences: list[float]) -> None:
     one, other = sign_flip(np.array(differences)), sign_flip(-np.array(differences))

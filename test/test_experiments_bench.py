@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from llmagent_ros.experiments.bench import cartpole, peers, report, running
 from llmagent_ros.experiments.bench.curves import first_step, held_share, is_over
 from llmagent_ros.experiments.bench.results import Figure, Results, entries, median
 from llmagent_ros.experiments.evaluation import Policy
+from llmagent_ros.learning.rl.store_lock import StoreLock
 from llmagent_ros.policy.language_model import shipped_base_digest
 
 
@@ -58,6 +60,7 @@ def test_a_verdict(value: float | None, lower: bool, verdict: str) -> None:
     assert Figure("k", "steps", "", 5.0, 12.0, True).verdict(6.0) == "floor"
     assert Figure("k", "steps", "", 5.0, 12.0, True).verdict(13.0) == "missed"
     assert Figure("k", "steps", "").verdict(13.0) == ""
+    assert [Figure("k", "return", "", 200).verdict(each) for each in (210, 190, None)] == ["goal", "", ""]
 
 
 def test_results_are_on_disk_one_by_one(tmp_path: Path) -> None:
@@ -69,6 +72,28 @@ def test_results_are_on_disk_one_by_one(tmp_path: Path) -> None:
     assert again.has("llmagent", 9) and not again.has("llmagent", 8) and not again.has("dqn", 9)
     assert [each["curve"][0]["return_mean"] for each in again.of("llmagent")] == [2, 1]
     assert json.loads(path.read_text())["versions"]["stable-baselines3"]
+    path.write_text(path.read_text().replace('"cpus": ', '"cpus": 9'))
+    Results(path, "cartpole", {"a": [1, 2]}).write()
+    assert json.loads(path.read_text())["cpus"] > 9, "of when it was measured"
+    again.add("llmagent", 8, {"curve": curve(2)})
+    assert json.loads(path.read_text())["cpus"] == os.cpu_count()
+
+
+def test_figures_are_told_of_what_is_there_so_far(tmp_path: Path) -> None:
+    path = tmp_path / "results.json"
+    results = Results(path, "cartpole", {}, read=cartpole.read)
+    for seed, first in enumerate((2, 4)):
+        results.add("llmagent", seed, {"curve": curve(*[9.0] * first, *[500.0] * 11)})
+    told = json.loads(path.read_text())["figures"]["steps_to_475"]
+    assert told["seeds"] == [3000.0, 5000.0] and told["value"] == 4000.0
+
+
+def test_two_that_measure_into_one_file_are_kept_apart(tmp_path: Path) -> None:
+    path = tmp_path / "results.json"
+    holder = StoreLock(path)
+    with pytest.raises(StoreError, match=f"results.json: in use by process {os.getpid()}"):
+        running.run("cartpole", Results(path, "cartpole", {}), ["dqn"], 1, 100, 1, None)
+    holder.release()
 
 
 def test_results_of_something_else_are_refused(tmp_path: Path) -> None:
@@ -216,9 +241,10 @@ def test_a_report_of_what_is_there(tmp_path: Path, capsys: pytest.CaptureFixture
     path = tmp_path / "results.json"
     configuration = cartpole.configuration(cartpole.STEPS)
     Results(path, "cartpole", configuration).add("llmagent", 0, {"curve": curve(9, 480, *[500] * 10)})
+    before = path.read_bytes()
     assert main(["bench", "cartpole", "--json", str(path), "--report", "--plot", str(tmp_path / "c.png")]) == 0
     assert "2,000" in capsys.readouterr().out
-    assert json.loads(path.read_text())["figures"]["steps_to_475"]["value"] == 2000.0
+    assert path.read_bytes() == before, "another process may be measuring"
 
 
 def test_a_report_says_what_does_not_count(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -82,7 +82,7 @@ def learned(learner: ContinualLearner, config: TrainConfig, out: Path, successes
     runs.train(begun, out)
     with pytest.MonkeyPatch.context() as patch:
         if successes is not None:
-            patch.setattr(module, "recent_outcomes", lambda out: (30, successes))
+            patch.setattr(module, "recent_outcomes", lambda out, most: (30, successes))
         return learner.keep(begun, out, start)[0]
 
 
@@ -133,7 +133,7 @@ def test_a_version_that_is_worse_replaces_nothing(
     spec = lakes.spec("cross the frozen lake")
     first = learned(learner, lakes.config(spec), lakes.folder / "a", successes=24)
     learner.gate = Gate(GateConfig(tolerance=tolerance, z=0.0))
-    monkeypatch.setattr(module, "recent_outcomes", lambda out: (30, successes))
+    monkeypatch.setattr(module, "recent_outcomes", lambda out, most: (30, successes))
     if tolerance == 0.0:
         worse = Ruling("reject", "on 9 recent scenes it gains -0.5 of return: worse")
         monkeypatch.setattr(learner.gate, "on_scenes", lambda *arrays: worse)
@@ -143,6 +143,16 @@ def test_a_version_that_is_worse_replaces_nothing(
     assert why.startswith("not replaced: ") and kept.digest == first.digest
     assert learner.knowledge.get(first.id) == first, "nothing was changed"
     assert not (lakes.folder / "b" / module.SKILL).exists(), "so that a longer run is judged again"
+
+
+def test_a_version_that_is_as_good_replaces_what_was_there(lakes: Lakes, learner: ContinualLearner) -> None:
+    spec = lakes.spec("cross the frozen lake")
+    learner.gate = Gate(GateConfig(tolerance=10.0))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "recent_outcomes", lambda out, most: (most, most - 3))
+        first = learned(learner, lakes.config(spec), lakes.folder / "a")
+        second = learned(learner, lakes.config(spec, seed=1), lakes.folder / "b")
+    assert second.id == first.id and second.digest != first.digest
 
 
 def test_an_unlike_task_begins_with_nothing_and_names_what_is_nearest(lakes: Lakes, learner: ContinualLearner) -> None:
@@ -207,7 +217,7 @@ def test_several_skills_merge_into_one_beginning(lakes: Lakes, learner: Continua
         config = dataclasses.replace(lakes.config(lakes.spec(task)), seed=ord(name))
         runs.train(config, lakes.folder / name)
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(module, "recent_outcomes", lambda out: (30, 27))
+            patch.setattr(module, "recent_outcomes", lambda out, most: (30, 27))
             learner.keep(config, lakes.folder / name, choose_start([], "x"))
     config, start = learner.begin(lakes.config(lakes.spec("cross the frozen pond")), lakes.folder / "c")
     assert len(start.skills) == 2 and sum(start.weights) == pytest.approx(1.0)
@@ -276,6 +286,9 @@ def test_the_formulas_of_continual_world_by_hand(tmp_path: Path) -> None:
     assert figures["forgetting"]["value"] == pytest.approx((0.2 - 0.2) / 2)
     assert figures["forward_transfer"]["value"] == pytest.approx(((0.75 - 0.5) / 0.5 + (0.2 - 0.5) / 0.5) / 2)
     assert peers[continual.ALONE]["forward_transfer"]["value"] == pytest.approx(0.0)
+    results.add("llmagent", 1, ours)
+    results.add(continual.ALONE, 2, alone)
+    assert continual.read(results)[0]["forward_transfer"]["seeds"] == figures["forward_transfer"]["seeds"], "by seed"
 
 
 @pytest.fixture

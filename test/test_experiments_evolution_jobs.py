@@ -13,6 +13,7 @@ from llmagent_ros.bundle import latest_bundle, load_bundle
 from llmagent_ros.experiments.environments import EnvironmentSpec, make_environment
 from llmagent_ros.experiments.evolution import jobs
 from llmagent_ros.experiments.evolution.scenes import history_of, with_history
+from llmagent_ros.learning.rl.replay import Replay
 
 
 @pytest.fixture(scope="module")
@@ -55,6 +56,19 @@ def test_other_updates_a_step_are_neither_owed_nor_made_up_for(base: Path, tmp_p
     facts = [json.loads((tmp_path / n / "checkpoint" / "learner.json").read_text()) for n in "ab"]
     assert facts[0]["updates"] == 20, "half of 40 steps"
     assert facts[1]["updates"] == 80 and facts[1]["actor_updates"] - facts[0]["actor_updates"] == 4, "40, not 60"
+
+
+def test_members_of_a_generation_learn_in_the_same_worlds_whoever_they_go_on_from(base: Path, tmp_path: Path) -> None:
+    for name, steps in (("a", 40), ("b", 160)):
+        jobs.run_job(train_job(base, tmp_path, name, "nothing", []) | {"seed": 1, "steps": steps})
+    starts = []
+    for name, parent in (("c", "a"), ("d", "b")):
+        jobs.run_job(train_job(base, tmp_path, name, "run", [[str(tmp_path / parent), 1.0]]) | {"steps": 160})
+        with Replay(tmp_path / name / "replay.sqlite", read_only=True) as replay:
+            own = [each for each in replay.episodes() if each.run.startswith(f"{name}-")]
+            assert len({each.run for each in replay.episodes()}) == 2, "and those of its parent"
+            starts.append([replay.episode(each.run, each.episode)[0].scene for each in own[:4]])
+    assert len(starts[0]) == 4 and starts[0] == starts[1] and len(set(starts[0])) > 1
 
 
 def test_evolution_can_begin_with_a_run_and_inherit_settings_alone(base: Path, tmp_path: Path) -> None:

@@ -91,6 +91,31 @@ def test_a_run_that_was_interrupted_ends_as_if_it_had_not_been(lake: str, tmp_pa
     assert [(e.steps, e.total_reward) for e in whole] == [(e.steps, e.total_reward) for e in parts]
 
 
+_KILLED = """
+import os, signal, sys
+from pathlib import Path
+from llmagent_ros.experiments import runs
+
+def stop(trainer):
+    if trainer.env_steps == int(sys.argv[2]):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+settings = {"steps": 200, "learner": {"warmup": 64, "updates_per_step": 0.5}}
+runs.train(runs.make_config("CartPole-v1", settings, "test"), Path(sys.argv[1]), save_every=60, on_step=stop)
+"""
+
+
+@pytest.mark.parametrize("at", [40, 160])
+def test_a_run_that_was_killed_ends_as_if_it_had_not_been(tmp_path: Path, at: int) -> None:
+    """On the shipped base, whose features differ in their last digits when a batch is of another size."""
+    for folder, stops in (("whole", [0]), ("parts", [at, 0])):
+        for stop in stops:
+            command = [sys.executable, "-c", _KILLED, str(tmp_path / folder), str(stop)]
+            ended = subprocess.run(command, check=False, capture_output=True, timeout=300)
+            assert ended.returncode == (-9 if stop else 0), ended.stderr.decode()
+    assert same(tensors(tmp_path / "whole"), tensors(tmp_path / "parts"))
+
+
 def test_decisions_are_kept_and_change_nothing(
     lake: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -112,7 +137,7 @@ def test_decisions_are_kept_and_change_nothing(
     for name, texts in told.items():
         for number in range(120):
             assert main(["explain", str(tmp_path / name), str(number)]) == 0
-            texts.append(re.sub(r"Decided in .*", "", capsys.readouterr().out))
+            texts.append(re.sub(r"Decided in .*| of run \S+", "", capsys.readouterr().out))
     assert told["whole"] == told["parts"] and len(set(told["whole"])) == 120
     assert "told        cross the lake" in told["whole"][0] and "skills      none found" in told["whole"][0]
     episodes = read_episodes(tmp_path / "whole" / EPISODES)

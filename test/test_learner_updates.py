@@ -407,6 +407,20 @@ def test_features_are_standardised_once_when_learning_begins(bench: Bench, tmp_p
     torch.testing.assert_close(values, learner.average.values(features))
 
 
+def test_a_state_that_is_taken_up_before_the_first_update_keeps_its_scale(bench: Bench, tmp_path: Path) -> None:
+    learned = bench.fed(feature_floor=0.1)
+    learned.update()
+    learned.export(tmp_path / "bundle")
+    bundle = load_bundle(tmp_path / "bundle")
+    assert bundle.critic is not None and bundle.adapter is not None
+    critic = {name: tensor + 1 if name == "shift" else tensor for name, tensor in bundle.critic.items()}
+    fresh = bench.fed("b", feature_floor=0.1)
+    fresh.go_back_to(critic, bundle.adapter)
+    fresh.update()
+    for name in ("shift", "scale"):
+        torch.testing.assert_close(fresh.average.state()[name], critic[name])
+
+
 def test_the_average_begins_as_the_mean_and_then_forgets(bench: Bench, tmp_path: Path) -> None:
     learner = bench.fed(average_rate=0.4)
     seen = []

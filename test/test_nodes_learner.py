@@ -259,6 +259,35 @@ def test_a_task_that_is_announced_begins_with_its_skill(out: Path, life: Any) ->
     assert adapters.said[-1].wording == "get away from the object", "and acts from its first decision on"
 
 
+@pytest.mark.parametrize("first", ["transition", "announcement of nothing", "announcement"])
+def test_a_task_begins_with_its_skill_whatever_comes_first(out: Path, life: Any, first: str) -> None:
+    node = life()
+    take(node, range(8))
+    learn(node, 1)
+    parent = out / "bundles" / "v000000"
+    beginning = BeginningMessage(kind="near", why="like it", ids=["p"], weights=[1.0], paths=[str(parent)])
+    beginning.digests = [bundle_digest(parent)]
+    task = Task(id="t", instruction="leave the red ball", beginning=beginning)
+    if first == "announcement of nothing":  # no words were like it; what is seen is, and is found a moment later
+        node._on_task(Task(id="t", instruction="leave the red ball"))
+        node._follow()
+        assert node._track.standing.parents == []
+    node._on_task(task)
+    if first == "announcement":
+        node._follow()
+    take(node, range(8, 10), task="leave the red ball")
+    node._follow()
+    assert node._track.standing.parents == ["p"] and len(node._track.replay) == 2
+    kept = load_bundle(parent)
+    assert all(torch.equal(t, node._learner.average.state()[n]) for n, t in kept.critic.items())
+    node._on_task(task)
+    before = node._track.learner.average.state()
+    learn(node, 1)
+    node._follow()
+    changed = node._track.learner.average.state()
+    assert any(not torch.equal(t, before[n]) for n, t in changed.items()), "what it learned stays"
+
+
 @pytest.mark.parametrize("what", ["digest", "missing"])
 def test_a_beginning_that_cannot_be_read_is_nothing(out: Path, life: Any, what: str) -> None:
     node = life()

@@ -185,6 +185,36 @@ def test_what_a_person_says_to_the_robot_is_told_in_the_policys_words() -> None:
     assert fresh.did("turn left") == "turn left"
 
 
+def test_how_fast_a_person_drives_says_nothing_of_the_robot() -> None:
+    """Keys drive at half of the limits: such a robot is no weak one."""
+    calibration = Calibration(ROBOT)
+    for _ in range(10):
+        calibration.say("turn left")
+        assert calibration.did("forward") == "forward"
+        scene = "go. moving 0.3 turning 0.0. did forward 0.3 turning 0.0."
+        assert calibration.hear(scene) == scene
+    assert calibration.state() == Calibration(ROBOT).state()
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
+def test_what_a_command_was_reduced_to_is_what_the_motion_came_of(share: float) -> None:
+    """The guard slows a sound robot down before obstacles; that is no other robot."""
+    drive = Drive(lambda command: (share * command[0], share * command[1]))
+    calibration, say = drive.calibration, drive.calibration.say
+
+    def reduced(known: str) -> str:
+        spoken = say(known)
+        velocity = ROBOT.command(spoken)
+        calibration.sent(share * velocity.linear, share * velocity.angular)
+        return spoken
+
+    calibration.say = reduced  # type: ignore[method-assign]
+    for known in islice(cycle(PHRASES), 60):
+        assert drive.do(known)[0] == known
+    assert not calibration.active and calibration.sayable.all()
+    assert calibration.matrix == pytest.approx(np.eye(2), abs=0.15)
+
+
 def test_what_was_kept_from_being_done_teaches_nothing() -> None:
     """An emergency stop is no robot that cannot move."""
     calibration = Calibration(ROBOT)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+import subprocess
+import sys
 from typing import Any
 
 import numpy as np
@@ -122,6 +125,21 @@ def test_names_of_objects_keep_their_sides() -> None:
     assert made is not None
     assert made.scene("to the left door. left door left 20 at 1.0.") == "to the left door. left door right 20 at 1.0."
     assert made.rule != mirror().rule
+
+
+def test_a_rule_is_the_same_in_every_process() -> None:
+    """Mirror images of another rule are made anew."""
+    code = (
+        "from llmagent_ros.experiments.environments import EnvironmentSpec, make_environment\n"
+        "for name in ('CartPole-v1', 'navigate'):\n"
+        "    print(make_environment(EnvironmentSpec(name)).mirror.rule)\n"
+    )
+    said = set()
+    for seed in "012":
+        environment = {**os.environ, "PYTHONHASHSEED": seed}
+        ended = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, check=True)
+        said.add(ended.stdout)
+    assert len(said) == 1
 
 
 @pytest.mark.parametrize("part", ["actions", "sectors", "camera"])

@@ -62,10 +62,45 @@ def test_images_are_there_after_a_restart_and_gone_with_their_rule(tmp_path: Pat
         replay.use_mirror("sides")
         assert replay.missing_images(10) == []
         check(replay, 12)
-        replay.rewind(2)
-        check(replay, 12)
         replay.use_mirror("another")
         assert len(replay.missing_images(100)) == 12
+
+
+@pytest.mark.parametrize("again", [True, False])
+def test_what_is_rewound_is_made_again_in_the_same_order(tmp_path: Path, again: bool) -> None:
+    """Texts, images and features of what came later go with it, also where features are of a base that is not used."""
+    path = tmp_path / "replay.sqlite"
+
+    def live(replay: Replay, numbers: range) -> None:
+        for number in numbers:
+            replay.append([step(number)])
+            fill(replay)
+            missing = [text_id for text_id, _ in replay.missing_features(10)]
+            replay.put_features(missing, [[float(number)]] * len(missing))
+
+    def everything(replay: Replay) -> tuple[list[str], list[int], list[list[float]]]:
+        ids = np.arange(12)
+        return replay.texts(ids), replay.images(ids).tolist(), replay.features(ids).tolist()
+
+    with Replay(path) as replay:
+        replay.use_base("base", 1)
+        replay.use_mirror("sides")
+        live(replay, range(5))
+        whole = everything(replay)
+    with Replay(path) as replay:
+        if again:
+            replay.use_base("base", 1)
+            replay.use_mirror("sides")
+        assert replay.rewind(2) == 3
+        replay.use_base("base", 1)
+        replay.use_mirror("sides")
+        check(replay, 6)
+        with pytest.raises(StoreError, match="no text 6"):
+            replay.texts([6])
+        live(replay, range(2, 5))
+        now = everything(replay)
+    assert now[:2] == whole[:2]
+    assert now[2][6:] == whole[2][6:] and (now == whole or not again), "features of what stays may have to be made anew"
 
 
 def test_images_have_features_like_other_texts(tmp_path: Path) -> None:

@@ -66,11 +66,13 @@ def test_ends_and_tasks_are_counted_over_restarts(tmp_path: Path) -> None:
         step(1, episode=4, terminated=True, reward=0.5, task="another"),
         step(1, episode=5, task=""),
         step(2, episode=5, task=""),
+        step(1, episode=6, terminated=True, reward=1.0, source=Source.HUMAN),
+        step(1, episode=7, terminated=True, reward=-1.0, source=Source.SCRIPT),
     ]
     with Replay(tmp_path / "replay.sqlite", VOCABULARY) as replay:
         assert replay.endings() == (0, 0) and replay.tasks(8) == []
         assert replay.append(ends) == len(ends) and replay.append(ends) == 0
-        assert replay.endings() == (4, 2), "one that is sent again counts once"
+        assert replay.endings() == (4, 2), "sent again they count once; what a person ended does not"
     with Replay(tmp_path / "replay.sqlite", VOCABULARY) as replay:
         assert replay.endings() == (4, 2)
         assert replay.tasks(8) == ["task", "another"] and replay.tasks(1) == ["task"]

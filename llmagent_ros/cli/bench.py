@@ -53,16 +53,15 @@ def run(args: argparse.Namespace) -> int:
             raise UnknownNameError("method", method, valid)
     steps = args.steps or bench.STEPS
     path = args.json or Path("benchmarks") / "results" / f"{args.name}.json"
-    results = Results(path, args.name, bench.configuration(steps), shipped_base_digest())
+    results = Results(path, args.name, bench.configuration(steps), shipped_base_digest(), bench.read)
     if not args.report:
         seeds = getattr(bench, "SEEDS", 5) if args.seeds is None else args.seeds
         running.run(args.name, results, methods, seeds, steps, args.workers, args.scratch)
-    figures, peers = bench.read(results)
-    results.write(figures, peers)
-    print(report.table(bench.FIGURES, figures, peers))
+    print(report.table(bench.FIGURES, *results.summary()))
     for method, count in results.of_other_bases().items():
         print(f"not counted: {count} of {method}, measured with another base; without --report they are made anew")
-    print(f"\nwritten: {path}")
+    if not args.report:
+        print(f"\nwritten: {path}")
     if args.plot is not None:
         bench.draw(results, args.plot)
         print(f"drawn: {args.plot}")

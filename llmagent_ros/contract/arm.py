@@ -29,6 +29,7 @@ from llmagent_ros.types import JointTarget
 
 _MESSAGES = {"JointTrajectory": "trajectory_msgs/msg", "Float64MultiArray": "std_msgs/msg"}
 _NONE: Mapping[str, float] = MappingProxyType({})
+_STILL = 1e-3  # m in a control period, up to which the way of a tip tells nothing
 
 
 @dataclass(config=NAMED, frozen=True, kw_only=True)
@@ -155,22 +156,26 @@ class ArmContract(RobotContract):
     def nearest_phrase(self, positions: Mapping[str, float], change: Mapping[str, float]) -> str | None:
         """The action phrase whose step is nearest to a change of joint positions in one control period, both rad.
 
-        A step of the tip is compared with the way of the tip, one of joints with the change of each joint, measured by
-        its longest step. None where no phrase says it: standing still is nearer than all of them.
+        A step of the tip is compared with the way of the tip; one of joints with the change of each joint, measured by
+        its longest step, and with the way of the tip as well, as a step of the tip turns joints too. None where no
+        phrase says it: standing still is nearer than all of them.
         """
-        moved = {name: positions[name] + change.get(name, 0.0) for name in self.joints}
-        way = self.tip(moved) - self.tip(positions)
+
+        def way_of(change: Mapping[str, float]) -> list[float]:
+            moved = {name: positions[name] + change.get(name, 0.0) for name in self.joints}
+            return [float(part) for part in self.tip(moved) - self.tip(positions)]
+
+        way = way_of(change)
         steps = {name: self.longest_step(name) for name in self.joints}
 
         def unlike(action: ArmAction) -> float:
             """0: the same; 1: as unlike it as standing still."""
-            if action.joints:
-                turned = [change.get(name, 0.0) / step for name, step in steps.items()]
-                meant = [action.joints.get(name, 0.0) / step for name, step in steps.items()]
-            else:
-                turned, meant = way.tolist(), [action.x, action.y, action.z]
-            apart, still = math.dist(turned, meant), math.hypot(*turned)
-            return apart / still if still else math.inf if apart else 1.0
+            if not action.joints:
+                return _unlike(way, [action.x, action.y, action.z])
+            turned = [change.get(name, 0.0) / step for name, step in steps.items()]
+            meant = [action.joints.get(name, 0.0) / step for name, step in steps.items()]
+            moves = math.hypot(*way) > _STILL
+            return max(_unlike(turned, meant), _unlike(way, way_of(action.joints)) if moves else 0.0)
 
         nearest = min(self.actions, key=lambda phrase: unlike(self.actions[phrase]))
         return nearest if unlike(self.actions[nearest]) <= 1.0 else None
@@ -187,3 +192,8 @@ class ArmContract(RobotContract):
             return action.x, action.y, action.z
         moved = {name: self.arm.home[name] + action.joints.get(name, 0.0) for name in self.joints}
         return tuple(float(part) for part in self.tip(moved) - self.tip(self.arm.home))
+
+
+def _unlike(done: Sequence[float], meant: Sequence[float]) -> float:
+    apart, still = math.dist(done, meant), math.hypot(*done)
+    return apart / still if still else math.inf if apart else 1.0

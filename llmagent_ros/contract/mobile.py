@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import cmath
 import math
 from typing import Annotated, Literal
 
@@ -38,6 +39,8 @@ from llmagent_ros.types import Velocity
 ScenePart = Literal["task", "objects", "scan", "free", "motion", "history"]
 SCENE_PARTS: tuple[ScenePart, ...] = ("task", "objects", "scan", "free", "motion", "history")
 VelocityType = Literal["TwistStamped", "Twist"]
+_SLOWEST = 0.25  # of a phrase's speed, at which a velocity is still said by it
+_ACROSS = 1.57  # rad, as an angle between ways, from which on they are not alike at all
 _ROUNDING = 1e-3  # m by which a footprint may stick out of its circle
 
 
@@ -267,17 +270,26 @@ class MobileContract(RobotContract):
         return (*specs, command, self._outcomes())
 
     def nearest_phrase(self, velocity: Velocity) -> str | None:
-        """The action phrase whose command is nearest to a velocity, each axis measured by its limit.
+        """The action phrase that goes the way of a velocity, each axis measured by its fastest phrase; of those that go
+        the same way the one whose speed is nearest.
 
-        None where no phrase says it: standing still is nearer than all of them.
+        Where the velocity has less than a quarter of its speed, or no phrase goes that way: the phrase that stands
+        still, or None.
         """
+        fastest = self._fastest()
+        ways = {phrase: complex(*self._effect(phrase)) for phrase in self.actions}
+        wanted = complex(velocity.linear / fastest[0], velocity.angular / fastest[1])
+        still = next((phrase for phrase, way in ways.items() if not way), None)
+        if not 0.0 < abs(wanted) < math.inf:
+            return still
 
-        def distance(action: ActionCommand) -> float:
-            linear = (action.linear - velocity.linear) / self.limits.linear
-            return math.hypot(linear, (action.angular - velocity.angular) / self.limits.angular)
+        def apart(phrase: str) -> tuple[float, float]:
+            return round(abs(cmath.phase(wanted / ways[phrase])), 6), abs(wanted - ways[phrase])
 
-        nearest = min(self.actions, key=lambda phrase: distance(self.actions[phrase]))
-        return nearest if distance(self.actions[nearest]) <= distance(ActionCommand()) else None
+        nearest = min(filter(ways.__getitem__, ways), key=apart, default=None)
+        if nearest is None or apart(nearest)[0] > _ACROSS or abs(wanted) < _SLOWEST * abs(ways[nearest]):
+            return still
+        return nearest
 
     def command(self, phrase: str) -> Velocity:
         """The velocity of an action phrase.

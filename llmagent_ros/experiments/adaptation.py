@@ -65,16 +65,17 @@ def watch(start: str, family: str, seed: int, out: Path, say: Callable[[str], No
 
     Returns:
         delays: episodes of each change until then, `PATIENCE` where it did not notice until then.
-        false_alarms_per_100: in `QUIET` episodes without a change; after an alarm it begins anew.
+        false_alarms_per_100: in `QUIET` episodes without a change, after each of which it looks on.
     """
     config = load_family(family)
     usual = ChangeDetector()
-    alarms = 0
-    for episode, told in enumerate(_episodes(config.task, start, seed, out / "unchanged", QUIET)):
-        if usual.add(told.figures) is not None or told.said:
+    alarms, said = 0, ""
+    for count, told in enumerate(_episodes(config.task, start, seed, out / "unchanged", QUIET), start=1):
+        if usual.add(told.figures) is not None or (told.said and not said):
             alarms += 1
-            usual.reset()
-        if episode == LEARNED:
+            usual.dismiss()
+        said = told.said
+        if count == LEARNED:
             known = usual.state()
     say(f"{alarms} alarms in {QUIET} episodes without a change")
     delays = []

@@ -32,7 +32,7 @@ from llmagent_ros.recording.episodes import EPISODES, read_episodes
 START, BEGUN, SKILL = "start", "begun.json", "skill_id"  # in a run's folder
 _CANDIDATES = 8  # skills that are looked at for a beginning
 _LESSONS_FROM = 2000  # transitions at most
-_RECENT = 30  # episodes at the end of a run that say how good its skill is
+_RECENT = 30  # episodes at the end of a run that say how good its skill is, if the gate's patience is not longer
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,7 +102,7 @@ class ContinualLearner:
         if bundle is None:
             raise ModelError(f"{out}: nothing was learned yet (no bundle in {BUNDLES})")
         asked = told(config.spec)
-        attempts, successes = recent_outcomes(out)
+        attempts, successes = self._outcomes(out)
         ruling = Ruling("accept", start.why)
         if start.kind == "same" and start.skills[0].skill.path is not None:
             ruling = self._rule(config, out, start.skills[0].skill, bundle, asked.phrases)
@@ -138,9 +138,13 @@ class ContinualLearner:
         if on_scenes.says == "reject":
             return on_scenes
         successes, attempts = skill.successes, skill.attempts
-        recent, succeeded = recent_outcomes(out)
+        recent, succeeded = self._outcomes(out)
         on_outcomes = self.gate.on_outcomes(Record(successes, attempts), Record(succeeded, recent))
         return Ruling(on_outcomes.says, f"{on_scenes.why}; {on_outcomes.why}", on_scenes.data | on_outcomes.data)
+
+    def _outcomes(self, out: Path) -> tuple[int, int]:
+        """Of a run's last episodes; with fewer than its patience a gate that is not sure would wait for ever."""
+        return recent_outcomes(out, max(_RECENT, self.gate.config.patience))
 
     def policy(self, spec: EnvironmentSpec, model: LanguageModel) -> tuple[Policy, Found | None]:
         """How a robot would act now on what it is told: by the nearest skill of its contract, or as the base does."""
@@ -166,9 +170,9 @@ class ContinualLearner:
         return str(folder)
 
 
-def recent_outcomes(out: Path) -> tuple[int, int]:
-    """Attempts and successes: the last episodes of a run."""
-    last = read_episodes(out / EPISODES)[-_RECENT:]
+def recent_outcomes(out: Path, most: int) -> tuple[int, int]:
+    """Attempts and successes: the last episodes of a run, at most so many."""
+    last = read_episodes(out / EPISODES)[-most:]
     return len(last), sum(episode.success for episode in last)
 
 

@@ -29,7 +29,7 @@ from llmagent_ros.errors import ConfigError
 from llmagent_ros.experiments import families
 from llmagent_ros.experiments.calibrated import CalibratedText
 from llmagent_ros.experiments.environments import DEFAULT_ROBOT, EnvironmentSpec, make_environment
-from llmagent_ros.experiments.training import BUNDLES, CHECKPOINT, REPLAY, TRAINING_SEEDS
+from llmagent_ros.experiments.training import BUNDLES, CHECKPOINT, REPLAY, TRAINING_SEEDS, new_run
 from llmagent_ros.learning.meta.meta_learner import MetaLearner
 from llmagent_ros.learning.meta.methods import MetaConfig
 from llmagent_ros.learning.meta.turns import Turns, TurnsBy
@@ -99,6 +99,7 @@ class MetaTrainer:
         on_episode: Callable[[int, str, bool, float, int, str, float], None] | None = None,
     ) -> None:
         self.config, self.out, self._on_episode = config, out, on_episode
+        self.run = new_run(out.name)  # in the keys of all transitions
         torch.set_num_threads(config.threads)
         family = families.load_family(config.family)
         self.members = list(family.members("train"))
@@ -124,8 +125,10 @@ class MetaTrainer:
         self.stats: dict[str, float] = {}
         if checkpoint.exists(out / CHECKPOINT):
             self._resume()
-        elif config.start:
+            return
+        if config.start:
             start_with(self.learner, Path(config.start))
+        self._checkpoint()  # killed before the next one it goes on from here
 
     @property
     def done(self) -> bool:
@@ -156,17 +159,7 @@ class MetaTrainer:
     def save(self) -> None:
         """Checkpoint and bundle. Between episodes only."""
         self.learner.export(next_bundle(self.out / BUNDLES), {"family": self.config.family})
-        tensors, meta = self.meta.state()
-        callers = {
-            "env_steps": self.env_steps,
-            "episode": self.episode,
-            "transitions": [len(replay) for replay in self.replays],
-            "meta": meta,
-            "turns": self.turns.state(),
-            "calibrations": self._calibrations(),
-        }
-        self.learner.turn_to(self.replays[0])
-        self.learner.save(self.out / CHECKPOINT, callers, tensors)
+        self._checkpoint()
         prune_bundles(self.out / BUNDLES, _KEPT, set())
 
     def close(self) -> None:
@@ -177,6 +170,22 @@ class MetaTrainer:
             replay.close()
 
     # --- inside ----------------------------------------------------------------------------------------
+
+    def _checkpoint(self) -> None:
+        tensors, meta = self.meta.state()
+        callers = {
+            "env_steps": self.env_steps,
+            "episode": self.episode,
+            "run": self.run,
+            "transitions": [len(replay) for replay in self.replays],
+            "meta": meta,
+            "turns": self.turns.state(),
+            "calibrations": self._calibrations(),
+        }
+        self.learner.turn_to(self.replays[0])
+        for replay in (*self.replays, *self._begun_with):
+            replay.sync()
+        self.learner.save(self.out / CHECKPOINT, callers, tensors)
 
     def _experience(self) -> Replay:
         """The replay that is learned from as well."""
@@ -212,7 +221,7 @@ class MetaTrainer:
             following, reward, terminated, truncated, info = env.step(env.phrases.index(decision.action))
             steps.append(
                 Transition(
-                    *(f"seed {self.config.seed}", self.episode, len(steps), env.task, scene, decision.action),
+                    *(self.run, self.episode, len(steps), env.task, scene, decision.action),
                     *(float(reward) * env.reward_scale, following, terminated, truncated),
                     log_probability=decision.log_probability,
                     stamp=float(self.env_steps + len(steps)),
@@ -238,6 +247,7 @@ class MetaTrainer:
     def _resume(self) -> None:
         facts = self.learner.load(self.out / CHECKPOINT)
         self.env_steps, self.episode = int(facts["env_steps"]), int(facts["episode"])
+        self.run = str(facts.get("run", f"seed {self.config.seed}"))  # as runs of before had it
         for replay, transitions in zip(self.replays, facts["transitions"], strict=True):
             replay.rewind(int(transitions))  # what came after is made again, the same
         tensors, _ = checkpoint.load(self.out / CHECKPOINT, self.model.feature_digest)

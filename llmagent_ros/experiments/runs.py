@@ -138,7 +138,6 @@ class _Run:
         on_step: Callable[[Trainer], None] | None,
     ) -> None:
         self._recorder, self._save_every = recorder, save_every
-        self._name = f"seed {config.seed}"
         log = recorder.decisions
         self.trainer = Trainer(
             config,
@@ -166,10 +165,10 @@ class _Run:
 
     def _on_episode(self, episode: int, success: bool, total: float, steps: int, reason: str, seconds: float) -> None:
         self._recorder.on_learner(self.trainer.learner.updates, self.trainer.stats)
-        self._recorder.on_episode_end(episode, success, total, steps, reason, seconds, self._name)
+        self._recorder.on_episode_end(episode, success, total, steps, reason, seconds, self.trainer.run)
 
     def _on_decision(self, decision: Decision, milliseconds: float, episode: int) -> None:
-        self._recorder.on_decision(decision, milliseconds, episode, self._name)
+        self._recorder.on_decision(decision, milliseconds, episode, self.trainer.run)
 
 
 def _keep(log: DecisionLog, transition: Transition, decision: Decision, milliseconds: float) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
+import uuid
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -73,6 +74,11 @@ class TrainConfig:
         return EnvironmentSpec(self.environment, self.robot)
 
 
+def new_run(name: str) -> str:
+    """An id of a run that no other has, so that the transitions of several can be put together."""
+    return f"{name}-{uuid.uuid4().hex[:8]}"
+
+
 class Trainer:
     """Acts, stores, learns. A folder with a checkpoint is gone on with.
 
@@ -86,6 +92,7 @@ class Trainer:
         on_decision: called with (decision, milliseconds, episode).
         on_transition: called with (transition, decision, milliseconds) of each step, `stamp` being its number.
         meta: what bundles are to say besides.
+        name: of the run; empty: that of the folder. With something random after it, it is in the keys of transitions.
     """
 
     def __init__(
@@ -98,8 +105,11 @@ class Trainer:
         on_decision: Callable[[Decision, float, int], None] | None = None,
         on_transition: Callable[[Transition, Decision, float], None] | None = None,
         meta: Mapping[str, Any] | None = None,
+        name: str = "",
     ) -> None:
         self.config, self.out = config, out
+        self._name = name or out.name
+        self.run = new_run(self._name)
         self._meta = {"environment": config.environment, **(meta or {})}
         self._on_step, self._on_episode, self._on_decision = on_step, on_episode, on_decision
         self._on_transition = on_transition
@@ -127,6 +137,7 @@ class Trainer:
             start_with(self.learner, Path(config.start))
         if config.demonstrations:
             self._demonstrate()
+        self.learner.save(out / CHECKPOINT, self._position())  # killed before the next one it goes on from here
 
     def run_episode(self) -> None:
         """One episode; the last one of a run ends where the steps of the configuration do.
@@ -149,6 +160,12 @@ class Trainer:
     def extend(self, steps: int) -> None:
         """So many steps from now on, whatever the configuration says."""
         self._target = self.env_steps + steps
+
+    def branch(self) -> None:
+        """What comes is another run, which goes on with what this one learned: its episodes, and so its worlds, are
+        counted from the first again.
+        """
+        self.run, self.episode = new_run(self._name), 0
 
     def save(self) -> None:
         """Checkpoint and bundle. Between episodes only."""
@@ -193,7 +210,7 @@ class Trainer:
             following, reward, terminated, truncated, info = self.env.step(action)
             decision = dataclasses.replace(decision, said=self.env.said)
             transition = Transition(
-                *(f"seed {self.config.seed}", self.episode, step, self.env.task, scene, decision.action),
+                *(self.run, self.episode, step, self.env.task, scene, decision.action),
                 *(float(reward) * self.env.reward_scale, following, terminated, truncated),
                 log_probability=decision.log_probability,
                 stamp=float(self.env_steps),
@@ -232,7 +249,7 @@ class Trainer:
                 following, reward, terminated, truncated, _ = self.env.step(action)
                 self._pending.append(
                     Transition(
-                        *(f"teacher {self.config.seed}", episode, step, self.env.task, scene, self.env.phrases[action]),
+                        *(f"{self.run}, teacher", episode, step, self.env.task, scene, self.env.phrases[action]),
                         *(float(reward) * self.env.reward_scale, following, terminated, truncated, source),
                     )
                 )
@@ -250,12 +267,14 @@ class Trainer:
                 self.learner.deploy()
 
     def _position(self) -> dict[str, Any]:
-        counts = {"env_steps": self.env_steps, "episode": self.episode, "transitions": len(self.replay)}
+        counts: dict[str, Any] = {"env_steps": self.env_steps, "episode": self.episode, "transitions": len(self.replay)}
+        counts["run"] = self.run
         return counts if self.calibration is None else {**counts, "calibration": self.calibration.state()}
 
     def _resume(self) -> None:
         position = self.learner.load(self.out / CHECKPOINT)
         self.env_steps, self.episode = int(position["env_steps"]), int(position["episode"])
+        self.run = str(position.get("run", f"seed {self.config.seed}"))  # as runs of before had it
         self.replay.rewind(int(position["transitions"]))  # what came after is made again, the same
         if self.calibration is not None:
             self.calibration.load_state(position["calibration"])

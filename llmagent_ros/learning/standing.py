@@ -89,6 +89,14 @@ class Standing:
     changed: str = ""
 
     @classmethod
+    def of(cls, wording: str, beginning: Beginning) -> Standing:
+        """That of a track which begins now."""
+        standing = cls(wording, beginning.skill_id, list(beginning.parents), changed=beginning.changed)
+        if beginning.record is not None:
+            standing.record = [beginning.record.successes, beginning.record.attempts]
+        return standing
+
+    @classmethod
     def read(cls, folder: Path) -> Standing | None:
         """Of the track of a folder; None where there is none yet.
 

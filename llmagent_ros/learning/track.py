@@ -103,6 +103,27 @@ class Track:
             self.replay.close()
             raise
 
+    def begin_late(self, beginning: Beginning) -> bool:
+        """Begins with skills that were found only now; whether it did. A track that has learned, or has begun with
+        skills or after a change, does not.
+
+        Raises:
+            ModelError: the beginning does not fit the model; nothing was changed.
+        """
+        standing = self.standing
+        settled = self.learner.updates or standing.skill_id or standing.parents or standing.changed
+        if settled or beginning.empty or not (beginning.skill_id or beginning.parents):
+            return False
+        self.standing = Standing.of(self.wording, beginning)
+        try:
+            self._start_from(beginning)
+        except ModelError:
+            self.standing = standing
+            raise
+        self._begun = True
+        self._exported_at, self.version = self._newest()
+        return True
+
     # --- data -------------------------------------------------------------------------------------------
 
     def observe(self, transitions: Sequence[Transition]) -> int:
@@ -252,27 +273,28 @@ class Track:
     def _read_standing(self, beginning: Beginning) -> Standing:
         standing = Standing.read(self.folder)
         if standing is None:
-            standing = Standing(self.wording, beginning.skill_id, list(beginning.parents), changed=beginning.changed)
-            if beginning.record is not None:
-                standing.record = [beginning.record.successes, beginning.record.attempts]
+            standing = Standing.of(self.wording, beginning)
             if beginning.changed:
                 standing.write(self.folder)
         return standing
 
     def _begin(self, beginning: Beginning) -> None:
         saved = self.folder / "learner"
-        standing = self.standing
         if checkpoint.exists(saved):
             callers = self.learner.load(saved)
             if self._watch is not None and "watch" in callers:
                 self._watch.load_state(callers["watch"])
         elif not beginning.empty:
-            self.learner.start_from(beginning.critic, beginning.adapter)
-            if beginning.skill_id:  # what the store has is what a newer version is compared with
-                folder = next_bundle(self.bundles)
-                self.learner.export(folder, {"wording": self.wording})
-                standing.deployed = folder.name
-                standing.write(self.folder)
+            self._start_from(beginning)
+
+    def _start_from(self, beginning: Beginning) -> None:
+        self.learner.start_from(beginning.critic, beginning.adapter)
+        if beginning.skill_id:  # what the store has is what a newer version is compared with
+            folder = next_bundle(self.bundles)
+            self.learner.export(folder, {"wording": self.wording})
+            self.standing.deployed = folder.name
+        if beginning.skill_id or beginning.parents:
+            self.standing.write(self.folder)
 
     def _newest(self) -> tuple[int, str]:
         """The newest bundle acts; after a death it may know more than the checkpoint, and nothing older may follow."""

@@ -56,14 +56,15 @@ class Tracks:
     def enter(self, wording: str, beginning: Beginning | None = None) -> str | None:
         """Leaves the open track for that of another kind of task.
 
-        A beginning that does not fit the model counts as none.
+        A beginning that does not fit the model counts as none. One that comes when the kind's track is open already
+        still counts while nothing was learned there.
 
         Returns:
-            With what it begins, in words; None where that kind's is open already.
+            With what it begins, in words; None where that kind's is open already, and goes on as it is.
         """
         beginning = beginning or Beginning()
         if wording == self.current.wording:
-            return None
+            return self._begin_late(beginning)
         if self.current.wording or len(self.current.replay):  # else nothing was done yet
             self.current.save()
         self.current.close()
@@ -116,6 +117,12 @@ class Tracks:
         self.current.close()
 
     # --- inside -----------------------------------------------------------------------------------------
+
+    def _begin_late(self, beginning: Beginning) -> str | None:
+        try:
+            return beginning.why if self.current.begin_late(beginning) else None
+        except ModelError as error:
+            return f"goes on with what it began with: {error}"
 
     def _open(self, wording: str, beginning: Beginning) -> Track:
         folder = self._folders.enter(wording) if wording else self._folders.folder("")

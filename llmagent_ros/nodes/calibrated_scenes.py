@@ -11,7 +11,7 @@ from llmagent_interfaces.msg import Scene
 from llmagent_ros.contract import RobotContract
 from llmagent_ros.messages import key
 from llmagent_ros.perception.calibration import Calibration
-from llmagent_ros.types import Decision, Source
+from llmagent_ros.types import Command, Decision, Source, Velocity
 
 
 class CalibratedScenes:
@@ -27,9 +27,10 @@ class CalibratedScenes:
     def __init__(self, contract: RobotContract, *, calibrate: bool) -> None:
         self._calibration = Calibration(contract) if calibrate else None
         self._heard = (-1, "")  # the last scene: stamp, ns, and its text as the policy reads it
+        self._sent: Velocity | None = None  # what the guard has let through since the last phrase was said
 
     def start_episode(self) -> None:
-        self._heard = (-1, "")
+        self._heard, self._sent = (-1, ""), None
         if self._calibration is not None:
             self._calibration.start_episode()
 
@@ -39,14 +40,25 @@ class CalibratedScenes:
             return
         stamp = key(message.header.stamp)
         if stamp != self._heard[0]:
+            if self._sent is None:
+                self._calibration.ignore()
+            else:
+                self._calibration.sent(self._sent.linear, self._sent.angular)
             self._heard = (stamp, self._calibration.hear(message.text))
         message.text = self._heard[1]
+
+    def on_command(self, command: Command) -> None:
+        """The guard has sent it to the robot. The last one before a scene is what the robot's motion there came of: it
+        may be slower than what was said, or nobody's phrase.
+        """
+        if isinstance(command, Velocity):
+            self._sent = command
 
     def say(self, decision: Decision) -> Decision:
         """With the phrase that the robot is told."""
         if self._calibration is None:
             return decision
-        said = self._calibration.say(decision.action)
+        said, self._sent = self._calibration.say(decision.action), None
         return decision if said == decision.action else replace(decision, said=said)
 
     def done(self, decision: Decision, *, executed: bool) -> Decision:

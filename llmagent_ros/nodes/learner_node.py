@@ -231,7 +231,7 @@ class LearnerNode(ManagedNode):
         with self._wake:
             waiting = list(self._inbox)
         for wording, group in itertools.groupby(waiting, key=lambda each: self._contract.generalised(each.task)):
-            self._enter(wording, Beginning())
+            self._enter(wording, self._announced_beginning(wording))
             self._observe(list(group))
         with self._wake:
             for _ in waiting:
@@ -277,14 +277,24 @@ class LearnerNode(ManagedNode):
             task, self._announced = self._announced, None
         if task is None:
             return
-        assert self._model is not None
         wording = self._contract.generalised(task.instruction)
+        self._enter(wording, self._beginning(wording, task))
+
+    def _announced_beginning(self, wording: str) -> Beginning:
+        """With what a kind of task begins whose first transition is here before its announcement was looked at."""
+        with self._wake:
+            task = self._announced
+        if task is None or self._contract.generalised(task.instruction) != wording:
+            return Beginning()
+        return self._beginning(wording, task)
+
+    def _beginning(self, wording: str, task: Task) -> Beginning:
+        assert self._model is not None
         try:
-            beginning = beginning_from_message(task.beginning, self._model)
+            return beginning_from_message(task.beginning, self._model)
         except LlmAgentError as error:
             self.get_logger().warning(f"{wording!r} begins with nothing: {error}")
-            beginning = Beginning()
-        self._enter(wording, beginning)
+            return Beginning()
 
     def _enter(self, wording: str, beginning: Beginning) -> None:
         """Turns to a kind of task, and says by what the policy acts on it."""

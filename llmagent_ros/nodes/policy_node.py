@@ -8,7 +8,7 @@ import time
 import uuid
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -35,6 +35,7 @@ from llmagent_ros.nodes.parameters import parameters
 from llmagent_ros.nodes.policy_outputs import PolicyOutputs
 from llmagent_ros.nodes.retrieval import Retrieval, Retrieved
 from llmagent_ros.nodes.wire import decisions
+from llmagent_ros.nodes.wire.commands import command_topics
 from llmagent_ros.nodes.wire.stamps import to_seconds
 from llmagent_ros.nodes.work import ROUNDING, Work
 from llmagent_ros.perception.text import clean_instruction
@@ -123,6 +124,10 @@ class PolicyNode(ManagedNode):
         self.create_subscription(Adapter, "adapter", self._adapter.on_message, qos.LATEST)
         self.create_subscription(String, "set_task", self._on_set_task_topic, qos.COMMAND)
         self.create_service(SetTask, "set_task", self._on_set_task)
+        if self._config.calibrate:
+            topics = command_topics(self._contract)
+            reliability = qos.deep(qos.of(topics.driver_qos))
+            self.create_subscription(topics.driver_kind, topics.driver, self._on_sent, reliability)
         self._driver = Driver(self, self._contract, self._on_driver, lambda: self._outputs.commands.joints)
         self._goals = GoalServer(self, refusal=self._refusal, start=self._begin, cancel=self._cancel)
         c = self._config
@@ -317,6 +322,10 @@ class PolicyNode(ManagedNode):
         return to_seconds(self.get_clock().now().to_msg())
 
     # --- who drives ---------------------------------------------------------------------------------------
+
+    def _on_sent(self, message: Any) -> None:
+        with self._changed:
+            self._scenes.on_command(command_topics(self._contract).from_message(message))
 
     def _on_driver(self, source: Source | None) -> None:
         with self._changed:

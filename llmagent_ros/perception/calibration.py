@@ -1,7 +1,7 @@
 """What the robot makes of its phrases, measured, and a policy that is to know nothing of it.
 
-A worn wheel or swapped wires change what a phrase does. The command u of a phrase and the motion x that came of it,
-both forward and turning as shares of the fastest phrase, are taken to be related linearly,
+A worn wheel or swapped wires change what a phrase does. The command u that the robot had and the motion x that came of
+it, both forward and turning as shares of the fastest phrase, are taken to be related linearly,
 
     x = M u        M = I on the robot of the contract
 
@@ -81,6 +81,7 @@ class Calibration:
             )
         self.config = config or CalibrationConfig()
         self.phrases = contract.phrases
+        self._contract = contract
         self._full = np.array(contract.full_speed_as_said())
         commands = (contract.command(phrase) for phrase in self.phrases)
         self._commands = np.array([contract.as_said(each.linear, each.angular) for each in commands]) / self._full
@@ -91,7 +92,7 @@ class Calibration:
         """The robot is again that of the contract."""
         self._a = self.config.ridge * np.eye(2)
         self._b = self._a.copy()
-        self._seen: deque[tuple[int, RealArray]] = deque(maxlen=self.config.window)
+        self._seen: deque[tuple[RealArray, RealArray]] = deque(maxlen=self.config.window)  # u, x
         self._history.clear()
         self._judge()
 
@@ -108,7 +109,7 @@ class Calibration:
         newest, told = self._history[-1], actions[-1]
         if newest.pending and self._is_of(newest, told) and (motion := _motion(told)) is not None:
             self._history[-1] = newest = self._expected(newest)
-            self._learn(newest.spoken, motion / self._full)
+            self._learn(self._commands[newest.spoken] if newest.sent is None else newest.sent, motion / self._full)
         mine = list(self._history)[-len(actions) :]
         said = [each[0] if each is not None else "" for each in actions]
         said[len(actions) - len(mine) :] = map(self._say, mine, actions[len(actions) - len(mine) :])
@@ -130,8 +131,19 @@ class Calibration:
         self._history.append(_Said(known, spoken))
         return self.phrases[spoken]
 
+    def sent(self, linear: float, angular: float) -> None:
+        """What the robot was told in the end in place of the last phrase's command, m/s and rad/s: less, where it was
+        slowed down. One that was told to stand shows nothing.
+        """
+        if not linear and not angular:
+            self.ignore()
+        elif self._history:
+            sent = np.array(self._contract.as_said(linear, angular)) / self._full
+            self._history[-1] = dataclasses.replace(self._history[-1], sent=sent)
+
     def did(self, phrase: str) -> str:
-        """What the robot was told in place of the last phrase; the one that the policy knows to do that.
+        """What a person told the robot in place of the last phrase; the one that the policy knows to do that. How fast
+        they drive is theirs to say, so that what comes of it says nothing of the robot.
 
         Raises:
             UnknownNameError: the contract has no such phrase.
@@ -144,7 +156,7 @@ class Calibration:
             known = int(np.linalg.norm(self._commands - self._effects[spoken], axis=-1).argmin())
         if self._history:
             self._history.pop()
-        self._history.append(_Said(known, spoken))
+        self._history.append(_Said(known, spoken, pending=False))
         return self.phrases[known]
 
     def ignore(self) -> None:
@@ -178,25 +190,25 @@ class Calibration:
 
     def state(self) -> dict[str, Any]:
         """What it has measured, as JSON; between episodes."""
-        seen = [[number, *map(float, x)] for number, x in self._seen]
+        seen = [[*map(float, u), *map(float, x)] for u, x in self._seen]
         return {"a": self._a.tolist(), "b": self._b.tolist(), "seen": seen}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         """Goes on from `state`."""
         self._a, self._b = np.array(state["a"]), np.array(state["b"])
         self._seen.clear()
-        self._seen.extend((int(number), np.array(x)) for number, *x in state["seen"])
+        self._seen.extend((np.array(pair[:2]), np.array(pair[2:])) for pair in state["seen"])
         self._history.clear()
         self._judge()
 
     # --- inside -----------------------------------------------------------------------------------------
 
-    def _learn(self, spoken: int, x: RealArray) -> None:
-        c, u = self.config, self._commands[spoken]
+    def _learn(self, u: RealArray, x: RealArray) -> None:
+        c = self.config
         drawn = (1 - c.forgetting) * c.ridge * np.eye(2)
         self._a = c.forgetting * self._a + np.outer(u, u) + drawn
         self._b = c.forgetting * self._b + np.outer(x, u) + drawn
-        self._seen.append((spoken, x))
+        self._seen.append((u, x))
         self._judge()
 
     def _judge(self) -> None:
@@ -214,11 +226,8 @@ class Calibration:
             self._sayable[apart.min(1).argmin()] = True
 
     def _is_better(self) -> bool:
-        numbers = [number for number, _ in self._seen]
-        x = np.array([each for _, each in self._seen])
-        own, fit = (
-            float(np.sqrt(np.square(x - table[numbers]).sum(-1).mean())) for table in (self._commands, self._effects)
-        )
+        u, x = (np.array(each) for each in zip(*self._seen, strict=True))
+        own, fit = (float(np.sqrt(np.square(x - of).sum(-1).mean())) for of in (u, u @ self.matrix.T))
         return own > self.config.noticed and fit < self.config.better * own
 
     def _expected(self, said: _Said) -> _Said:
@@ -243,12 +252,14 @@ class Calibration:
 class _Said:
     """A phrase that was chosen: numbers of the known and the spoken one.
 
-    pending: what came of it is not heard yet. added: to the motion that is told of it; None: nothing.
+    pending: what came of it is not heard yet. sent: the command that it became, (2,); None: that of the spoken one.
+    added: to the motion that is told of it; None: nothing.
     """
 
     known: int
     spoken: int
     pending: bool = True
+    sent: RealArray | None = None
     added: RealArray | None = None
 
     def motion(self, told: RealArray) -> str:

@@ -151,7 +151,7 @@ class _DescribedScene:
         self._pattern = re.compile(rf"({re.escape(description.task)}\. ){parts}\.(?: did ([^.]+)\.)?")
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({self._pattern.pattern!r}, {self._negated}, {self._exchanged})"
+        return f"{type(self).__name__}({self._pattern.pattern!r}, {sorted(self._negated)}, {self._exchanged})"
 
     def __call__(self, text: str) -> str | None:
         found = self._pattern.fullmatch(text)

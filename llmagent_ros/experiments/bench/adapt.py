@@ -34,7 +34,7 @@ FAMILY = "changes"
 STEPS = navigate.STEPS  # of the skill, and again of meta-learning
 EPISODES = 50  # of an evaluation
 AFTER = (0, 1, 2, 3, 5, 10)  # episodes of a change after which success is measured
-LONG = (0, 5, 10, 20, 50)  # the same for a learner that needs more
+LONG = (*AFTER, 20, 30)  # the same of what it is compared with, which may need more
 SHARE = 0.9  # of the unchanged success, which counts as being able again
 WITHOUT, PLAIN = f"{OURS} without meta-learning", f"{OURS} without meta-learning and calibration"
 PPO = "ppo, fine-tuned"
@@ -54,7 +54,8 @@ def configuration(steps: int) -> dict[str, Any]:
     skill = runs.make_config(navigate.ENVIRONMENT, {"steps": steps}, "bench adapt")
     family = dataclasses.asdict(load_family(FAMILY))
     meta = {"steps": steps, **dataclasses.asdict(MetaConfig())}
-    return {"skill": runs.settings(skill), "family": family, "meta": meta, "adaptation": dict(FEW_EPISODES)}
+    measured = {"after": [AFTER, LONG], "episodes": EPISODES}
+    return {"skill": runs.settings(skill), "family": family, "meta": meta, "adaptation": dict(FEW_EPISODES)} | measured
 
 
 def methods() -> list[str]:
@@ -80,7 +81,7 @@ def measure(method: str, seed: int, steps: int, scratch: Path, say: Say) -> dict
         known = out / "adapted.json"
         if not known.exists():
             config = adaptation_config(f"{FAMILY}{SEPARATOR}{name}", str(start), seed, calibrate=method != PLAIN)
-            points = adapt(config, out / "run", LONG if method == PLAIN else AFTER, EPISODES, say)
+            points = adapt(config, out / "run", AFTER if method in METHODS else LONG, EPISODES, say)
             known.write_text(json.dumps(points), encoding="utf-8")
         measured["changes"][name] = json.loads(known.read_text(encoding="utf-8"))
     if method == OURS:

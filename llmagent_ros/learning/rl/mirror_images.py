@@ -29,6 +29,11 @@ class MirrorImages:
             texts, images = np.asarray(pairs, np.int64).T
             self._of(int(texts.max()) + 1)[texts] = images
 
+    def forget(self, texts: int) -> None:
+        """Of all but the first `texts`, as texts and as images."""
+        kept, self._images, self._looked_at = self._images.values[:texts], GrowingArray(np.int32), 0
+        self._images.extend(np.where(kept >= texts, _UNSEEN, kept))
+
     def unseen(self, limit: int, texts: int) -> list[int]:
         """Up to `limit` of the ids below `texts` that were not noted, lowest first."""
         images = self._of(texts)

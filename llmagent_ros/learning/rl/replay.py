@@ -29,7 +29,7 @@ from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
 from llmagent_ros.errors import ConfigError, StoreError
-from llmagent_ros.learning.rl.feature_file import FeatureFile
+from llmagent_ros.learning.rl.feature_file import FeatureFile, remove_features
 from llmagent_ros.learning.rl.mirror_images import MirrorImages
 from llmagent_ros.learning.rl.replay_index import TERMINATED, TRUNCATED, ReplayIndex
 from llmagent_ros.learning.rl.replay_rows import check_transition
@@ -170,7 +170,8 @@ class Replay:
             return len(stored)
 
     def rewind(self, transitions: int) -> int:
-        """Forgets all but the first `transitions` to arrive, for good; returns how many that were.
+        """Forgets all but the first `transitions` to arrive, for good; returns how many that were. What was kept of
+        their texts goes with them, so that it is made again in the same order, to the last digit.
 
         For an experiment that goes on from a checkpoint exactly and makes them again. A robot's experience is not
         made again: there nothing calls this.
@@ -185,7 +186,14 @@ class Replay:
             before = len(self._index)
             if before <= transitions:
                 return 0
-            self._store.truncate(transitions)
+            texts = self._store.texts_of(transitions)
+            if self._features is None:
+                remove_features(self.path)
+            else:
+                self._features.forget(texts)  # first: features must never be there for a text that is not
+            if self._images is not None:
+                self._images.forget(texts)
+            self._store.truncate(transitions, texts)
             with self._index_lock:
                 self._index = ReplayIndex()
             self.refresh()
@@ -252,13 +260,15 @@ class Replay:
             return store.episodes(last)
 
     def endings(self) -> tuple[int, int]:
-        """How many episodes have ended, and how many of them well.
+        """How many episodes the policy has ended, and how many of them well. Those whose last step a person or a script
+        did say nothing of it.
 
         An episode ended well when its last step terminated with a reward above 0; with one below 0 it failed, which is
         what `distil_lessons` counts. A truncated one is neither.
         """
         with self._index_lock:
-            flags, reward = self._index.flags, self._index.reward
+            own = self._index.own
+            flags, reward = self._index.flags[own], self._index.reward[own]
             terminated = flags & TERMINATED != 0
             return int((terminated | (flags & TRUNCATED != 0)).sum()), int((terminated & (reward > 0)).sum())
 
@@ -349,6 +359,12 @@ class Replay:
     def images(self, text_ids: NDArray[np.int64]) -> NDArray[np.int64]:
         """Ids of the mirror images of texts of any shape, below 0 where there is none (yet)."""
         return self._mirror_images().get(text_ids)  # without the lock, as for features
+
+    def sync(self) -> None:
+        """Makes durable what was put and could be computed again; all else is durable at once."""
+        with self._store_lock:
+            if self._features is not None:
+                self._features.sync()
 
     def state(self) -> dict[str, str | int]:
         """What a checkpoint keeps of the replay: which store, and how much was in it."""

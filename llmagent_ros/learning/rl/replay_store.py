@@ -194,11 +194,27 @@ class TransitionStore:
             self._texts = texts
             raise
 
-    def truncate(self, transitions: int) -> None:
-        """Deletes all but the first `transitions`; their texts and labels stay."""
+    def texts_of(self, transitions: int) -> int:
+        """How many texts there were when there were so many transitions: up to the last of theirs and their images."""
+        with self._errors("read"):
+            query = "SELECT max(max(scene), max(next_scene)) FROM transitions WHERE id < ?"
+            last = self._db.execute(query, (transitions,)).fetchone()[0]
+            if last is not None and self._has_images():
+                query = "SELECT max(image) FROM images WHERE text <= ?"
+                last = max(last, self._db.execute(query, (last,)).fetchone()[0] or 0)
+        return 0 if last is None else int(last) + 1
+
+    def truncate(self, transitions: int, texts: int) -> None:
+        """Deletes all but the first `transitions` and the first `texts`; labels stay."""
         with self._errors("written"), self._transaction():
             self._db.execute("DELETE FROM transitions WHERE id >= ?", (transitions,))
-        self._transitions = min(self._transitions, transitions)
+            self._db.execute("DELETE FROM texts WHERE id >= ?", (texts,))
+            if self._has_images():
+                self._db.execute("DELETE FROM images WHERE text >= ? OR image >= ?", (texts, texts))
+        self._transitions, self._texts = min(self._transitions, transitions), min(self._texts, texts)
+
+    def _has_images(self) -> bool:
+        return self._scalar("SELECT count(*) FROM sqlite_schema WHERE name = 'images'") > 0
 
     def _insert(self, transitions: Sequence[Transition]) -> list[Stored]:
         inserted: list[tuple[Key, Transition, tuple[int, int, int, int]]] = []
