@@ -8,7 +8,7 @@ import time
 import uuid
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import numpy as np
 import torch
@@ -43,8 +43,8 @@ from llmagent_ros.policy.language_model import LanguageModel, LanguageModelConfi
 from llmagent_ros.policy.text_policy import TextPolicy
 from llmagent_ros.policy.trace import EpisodeTrace
 from llmagent_ros.recording.episodes import recorded_episodes
+from llmagent_ros.types import Command, Source
 from llmagent_ros.types import Decision as DecisionValue
-from llmagent_ros.types import Source
 
 WATCH_PERIOD = 0.1  # s of wall time
 REPORT_PERIOD = 1.0  # s of wall time between two diagnostics
@@ -126,8 +126,8 @@ class PolicyNode(ManagedNode):
         self.create_service(SetTask, "set_task", self._on_set_task)
         if self._config.calibrate:
             topics = command_topics(self._contract)
-            reliability = qos.deep(qos.of(topics.driver_qos))
-            self.create_subscription(topics.driver_kind, topics.driver, self._on_sent, reliability)
+            on_sent, profile = lambda m: self._on_sent(topics.from_message(m)), qos.deep(qos.of(topics.driver_qos))
+            self.create_subscription(topics.driver_kind, topics.driver, on_sent, profile)
         self._driver = Driver(self, self._contract, self._on_driver, lambda: self._outputs.commands.joints)
         self._goals = GoalServer(self, refusal=self._refusal, start=self._begin, cancel=self._cancel)
         c = self._config
@@ -323,9 +323,9 @@ class PolicyNode(ManagedNode):
 
     # --- who drives ---------------------------------------------------------------------------------------
 
-    def _on_sent(self, message: Any) -> None:
+    def _on_sent(self, command: Command) -> None:
         with self._changed:
-            self._scenes.on_command(command_topics(self._contract).from_message(message))
+            self._scenes.on_command(command)
 
     def _on_driver(self, source: Source | None) -> None:
         with self._changed:
