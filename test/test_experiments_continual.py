@@ -17,10 +17,12 @@ from llmagent_ros.bundle import latest_bundle, load_bundle
 from llmagent_ros.errors import ModelError
 from llmagent_ros.experiments import continual as module
 from llmagent_ros.experiments import runs
-from llmagent_ros.experiments.bench import continual, continual_peers
+from llmagent_ros.experiments.bench import continual, continual_peers, learning
 from llmagent_ros.experiments.bench.results import Results
+from llmagent_ros.experiments.calibrated import CalibratedText, SeenAs
 from llmagent_ros.experiments.continual import ContinualLearner, merge_bundles, told
 from llmagent_ros.experiments.environments import EnvironmentSpec, make_environment
+from llmagent_ros.experiments.evaluation import EpisodeResult, Policy
 from llmagent_ros.experiments.training import BUNDLES, TrainConfig
 from llmagent_ros.knowledge.embedding import SentenceEmbedder
 from llmagent_ros.knowledge.knowledge import Knowledge
@@ -335,6 +337,26 @@ def test_peers_learn_all_tasks_with_one_network(small_bench: Lakes, monkeypatch:
     result = continual.measure(method, 0, 40, small_bench.folder, lambda text: None)
     assert [len(task["curve"]) for task in result["tasks"]] == [3, 3, 3]
     assert all(0.0 <= task["end"] <= 1.0 for task in result["tasks"])
+
+
+@pytest.mark.parametrize("method", ["llmagent", "fine-tuning"])
+def test_robots_are_met_through_a_calibration(tmp_path: Path, monkeypatch: Any, method: str) -> None:
+    """Such as turns the wrong way round, so that what was learned of others can be begun with."""
+    evaluated: list[bool] = []
+
+    def evaluate(spec: EnvironmentSpec, policy: Policy, episodes: int, *, seen_as: SeenAs) -> list[EpisodeResult]:
+        env = seen_as(make_environment(spec))
+        assert isinstance(env, CalibratedText)
+        evaluated.append(env.calibration.active)
+        env.close()
+        return [EpisodeResult(0, 1.0, 1, True, "reached", {})]
+
+    monkeypatch.setattr(continual, "TASKS", (EnvironmentSpec("navigate_swapped"),))
+    monkeypatch.setattr(continual, "_EVERY", 60)
+    for part in (continual, continual_peers, learning):
+        monkeypatch.setattr(part, "evaluate", evaluate)
+    continual.measure(method, 0, 60, tmp_path, lambda text: None)
+    assert evaluated[0] is False and all(evaluated[1:]) and len(evaluated) == 4, "at 0 and 60 steps, after, at the end"
 
 
 def test_a_reservoir_holds_a_uniform_sample() -> None:

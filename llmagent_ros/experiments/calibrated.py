@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, SupportsFloat
 
 import numpy as np
@@ -11,6 +11,22 @@ from numpy.typing import NDArray
 from llmagent_ros.errors import ConfigError
 from llmagent_ros.perception.calibration import Calibration
 from llmagent_ros.perception.gymnasium_text import TextEnvironment
+
+SeenAs = Callable[[TextEnvironment], TextEnvironment]
+"""What stands between an environment and a policy that is measured in it."""
+
+
+def seen_through(state: Mapping[str, Any] | None) -> SeenAs:
+    """A calibration, each episode beginning with what was measured before."""
+    return lambda env: CalibratedText(env, state, keep=False)
+
+
+def can_calibrate(env: TextEnvironment) -> bool:
+    """Whether there is a robot in an environment whose scenes tell what came of a phrase."""
+    try:
+        return env.contract is not None and bool(Calibration(env.contract))
+    except ConfigError:
+        return False
 
 
 class CalibratedText(TextEnvironment):

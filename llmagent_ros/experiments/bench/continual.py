@@ -7,7 +7,8 @@ step t and D steps for each of N tasks:
     forgetting        1/N sum_i [p_i(i D) - p_i(N D)]
     forward transfer  1/N sum_i (AUC_i - AUC_i^b) / (1 - AUC_i^b),   AUC_i = 1/D int p_i(t) dt over its own D steps
 
-where b is the same learner on that task alone, from nothing ("one network per task").
+where b is the same learner on that task alone, from nothing ("one network per task"). All of them meet the robots
+through a calibration, which measures what each of them makes of its phrases.
 """
 
 from __future__ import annotations
@@ -21,11 +22,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from llmagent_ros.bundle import load_bundle
 from llmagent_ros.durable import write_atomic
 from llmagent_ros.experiments import runs
 from llmagent_ros.experiments.bench import continual_peers
 from llmagent_ros.experiments.bench.learning import Goal, Say, train_measured
 from llmagent_ros.experiments.bench.results import OURS, Figure, Results, entries
+from llmagent_ros.experiments.calibrated import SeenAs, can_calibrate, seen_through
 from llmagent_ros.experiments.continual import ContinualLearner
 from llmagent_ros.experiments.environments import EnvironmentSpec, make_environment
 from llmagent_ros.experiments.evaluation import Policy, evaluate, figures
@@ -33,6 +36,7 @@ from llmagent_ros.experiments.training import TrainConfig
 from llmagent_ros.knowledge.embedding import SentenceEmbedder
 from llmagent_ros.knowledge.knowledge import Knowledge
 from llmagent_ros.knowledge.start import StartConfig
+from llmagent_ros.perception.gymnasium_text import TextEnvironment
 from llmagent_ros.policy.language_model import LanguageModel
 from llmagent_ros.recording.plot import plot_curves
 
@@ -107,8 +111,8 @@ class _Method(Protocol):
         """The curve of a task, and what it began with in words."""
         ...
 
-    def policy(self, config: TrainConfig, out: Path) -> Policy:
-        """How it acts on a task now."""
+    def acting(self, config: TrainConfig, out: Path) -> tuple[Policy, SeenAs]:
+        """How it acts on a task now, and what stands between it and the task."""
         ...
 
 
@@ -120,11 +124,11 @@ def _in_sequence(method: _Method, folder: Path, seed: int, steps: int, say: Say)
     for spec, (config, out) in list(zip(TASKS, runs_of, strict=True))[len(done) :]:
         goal = Goal(spec, "success", 2.0, every=_EVERY, episodes=_GLANCE)  # never reached: each task has all its steps
         curve, began = method.learn(config, out, goal)
-        after = _success(spec, method.policy(config, out))
+        after = _success(spec, *method.acting(config, out))
         say(f"task {len(done) + 1}, {_name(spec)}: {after:.2f} after {steps:,} steps; {began}")
         done.append(dataclasses.asdict(Measured(_name(spec), curve, after, began)))
         write_atomic(progress, (json.dumps(done, indent=1) + "\n").encode())
-    end = [_success(spec, method.policy(*run)) for spec, run in zip(TASKS, runs_of, strict=True)]
+    end = [_success(spec, *method.acting(*run)) for spec, run in zip(TASKS, runs_of, strict=True)]
     say(f"at the end: {statistics.fmean(end):.2f}")
     return {"tasks": [{**task, "end": each} for task, each in zip(done, end, strict=True)]}
 
@@ -136,8 +140,9 @@ class _Alone:
         curve = train_measured(goal, config, out, _quietly, to_the_end=True, from_the_start=True)
         return curve, "begins with nothing"
 
-    def policy(self, config: TrainConfig, out: Path) -> Policy:
-        return runs.SavedPolicy(out).log_probabilities
+    def acting(self, config: TrainConfig, out: Path) -> tuple[Policy, SeenAs]:
+        policy = runs.SavedPolicy(out)
+        return policy.log_probabilities, policy.seen_as
 
 
 class _WithSkills:
@@ -152,18 +157,29 @@ class _WithSkills:
         self._learner.keep(begun, out, start)
         return curve, start.why
 
-    def policy(self, config: TrainConfig, out: Path) -> Policy:
+    def acting(self, config: TrainConfig, out: Path) -> tuple[Policy, SeenAs]:
         env = make_environment(config.spec)
         env.close()
-        return self._learner.policy(config.spec, LanguageModel(config.model, env.phrases))[0]
+        policy, found = self._learner.policy(config.spec, LanguageModel(config.model, env.phrases))
+        measured = None
+        if found is not None and found.skill.path is not None:
+            measured = load_bundle(found.skill.path).meta.get("calibration")
+        return policy, seen_through(measured) if config.calibrate else _as_it_is
 
 
-def _success(spec: EnvironmentSpec, policy: Policy) -> float:
-    return figures(evaluate(spec, policy, EPISODES))["success"]
+def _as_it_is(env: TextEnvironment) -> TextEnvironment:
+    return env
+
+
+def _success(spec: EnvironmentSpec, policy: Policy, seen_as: SeenAs) -> float:
+    return figures(evaluate(spec, policy, EPISODES, seen_as=seen_as))["success"]
 
 
 def _train_config(spec: EnvironmentSpec, steps: int, seed: int) -> TrainConfig:
-    return runs.make_config(spec.name, {"steps": steps, "seed": seed, "robot": spec.robot}, "bench continual")
+    env = make_environment(spec)
+    env.close()
+    values = {"steps": steps, "seed": seed, "robot": spec.robot, "calibrate": can_calibrate(env)}
+    return runs.make_config(spec.name, values, "bench continual")
 
 
 def _quietly(_: str) -> None:

@@ -1,8 +1,8 @@
 """Other ways to learn tasks one after another with one network: fine-tuning, reservoir replay, EWC.
 
-All have the critic, the features, the targets and the exploration of our learner, and one output for each phrase of any
-task; the outputs of the present task's phrases act and are trained. No language model follows. What differs is how the
-past is kept:
+All have the critic, the features, the targets, the exploration and the calibration of our learner, and one output for
+each phrase of any task; the outputs of the present task's phrases act and are trained. No language model follows. What
+differs is how the past is kept:
 
     fine-tuning         not at all
     reservoir replay    half of each batch from a sample of all earlier transitions (Vitter 1985; Chaudhry et al. 2019)
@@ -26,16 +26,18 @@ from torch import Tensor, nn
 from llmagent_ros.config import build
 from llmagent_ros.experiments.bench.curves import point
 from llmagent_ros.experiments.bench.learning import Say
+from llmagent_ros.experiments.calibrated import CalibratedText, can_calibrate, seen_through
 from llmagent_ros.experiments.environments import EnvironmentSpec, learner_settings, make_environment
 from llmagent_ros.experiments.evaluation import Policy, evaluate, figures
 from llmagent_ros.experiments.training import TRAINING_SEEDS
 from llmagent_ros.learning.rl.config import LearnerConfig
 from llmagent_ros.learning.rl.critic import Critic
 from llmagent_ros.learning.rl.losses import lower_bound, soft_targets
+from llmagent_ros.perception.calibration import Calibration
 from llmagent_ros.perception.gymnasium_text import TextEnvironment
 from llmagent_ros.perception.mirror import Mirror
 from llmagent_ros.policy.language_model import LanguageModel, LanguageModelConfig
-from llmagent_ros.policy.text_policy import draw
+from llmagent_ros.policy.text_policy import among, draw
 from llmagent_ros.types import FloatArray, RealArray
 
 NAMES = ("fine-tuning", "reservoir replay", "EWC")
@@ -69,25 +71,31 @@ def measure(
     told: list[dict[str, Any]] = []
     for number, spec in enumerate(tasks):
         agent = _Agent(network, spec, method, np.random.default_rng([seed, number]))
-        curve = [point(0, figures(evaluate(spec, network.policy(spec), glance)))]
+        curve = [point(0, _figures(network, spec, glance))]
         while agent.steps < steps:
             agent.step()
             if agent.steps % every == 0:
-                curve.append(point(agent.steps, figures(evaluate(spec, network.policy(spec), glance))))
+                curve.append(point(agent.steps, _figures(network, spec, glance)))
         agent.finish()
-        after = figures(evaluate(spec, network.policy(spec), episodes))["success"]
+        after = _figures(network, spec, episodes)["success"]
         say(f"task {number + 1}, {spec.name}: {after:.2f} after {steps:,} steps")
         told.append({"name": spec.name, "curve": curve, "after": after, "began": "begins with what it is"})
-    end = [figures(evaluate(spec, network.policy(spec), episodes))["success"] for spec in tasks]
+    end = [_figures(network, spec, episodes)["success"] for spec in tasks]
     say(f"at the end: {statistics.fmean(end):.2f}")
     return {"tasks": [{**task, "end": each} for task, each in zip(told, end, strict=True)]}
+
+
+def _figures(network: _Network, spec: EnvironmentSpec, episodes: int) -> dict[str, float]:
+    calibration = network.calibrations.get(spec)
+    seen_as = None if calibration is None else seen_through(calibration.state())
+    return figures(evaluate(spec, network.policy(spec), episodes, seen_as=seen_as))
 
 
 class _Network:
     """One critic for all tasks, on the features of scenes.
 
     Attributes:
-        outputs: phrase to its output, over all tasks. kept: what reservoir and EWC keep of the past.
+        outputs: phrase to its output, over all tasks. calibrations: of the robots of the tasks so far.
     """
 
     def __init__(self, tasks: Sequence[EnvironmentSpec], seed: int) -> None:
@@ -107,6 +115,7 @@ class _Network:
         look = torch.cat([self._look(spec, seed) for spec in tasks])
         for each in (self.critic, self.target, self.average):
             each.standardise(look, LearnerConfig().feature_floor or 0.0)
+        self.calibrations: dict[EnvironmentSpec, Calibration] = {}
         self.reservoir = _Reservoir(RESERVOIR, np.random.default_rng([seed, 99]))
         self.anchors: list[tuple[dict[str, Tensor], dict[str, Tensor]]] = []  # Fisher information, weights
 
@@ -188,6 +197,9 @@ class _Agent:
     def __init__(self, network: _Network, spec: EnvironmentSpec, method: str, rng: np.random.Generator) -> None:
         self._network, self._method, self._rng = network, method, rng
         self._env = make_environment(spec)
+        if can_calibrate(self._env):
+            self._env = calibrated = CalibratedText(self._env)
+            network.calibrations[spec] = calibrated.calibration
         self._mirror: Mirror | None = self._env.mirror
         self._config = _settings(self._env)
         self._columns = network.columns(self._env)
@@ -204,7 +216,7 @@ class _Agent:
         if not self._scene:
             self._scene, _ = self._env.reset(seed=int(self._rng.integers(TRAINING_SEEDS)))
         scene, features = self._scene, self._features(self._scene)
-        action, _ = draw(self._log_probabilities(features), 1.0, self._rng.random())
+        action, _ = draw(among(self._log_probabilities(features), self._env.sayable), 1.0, self._rng.random())
         self._scene, reward, terminated, truncated, _ = self._env.step(action)
         self._recent.append((scene, features, action, float(reward) * self._env.reward_scale))
         ended = terminated or truncated
