@@ -42,6 +42,7 @@ ADAPTER = "adapter_model.safetensors"
 ADAPTER_CONFIG = "adapter_config.json"
 CRITIC = "critic.safetensors"
 BASE_KEY = "base_digest"  # the one entry that every meta must have
+MAX_BYTES = 1 << 30  # of all files of a bundle together
 
 _FILES = (ADAPTER, ADAPTER_CONFIG, CRITIC)
 _PICKLE_SUFFIXES = {".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt"}
@@ -92,7 +93,8 @@ def save_bundle(
         The digest.
 
     Raises:
-        ModelError: the content is not a bundle (no base digest, a tensor that is not finite, not JSON).
+        ModelError: the content is not a bundle (no base digest, a tensor that is not finite, not JSON), or larger than
+            MAX_BYTES.
         StoreError: the folder exists or cannot be written (disk full); nothing is left of it.
     """
     contents = _contents(folder, adapter, adapter_config, critic)
@@ -103,6 +105,7 @@ def save_bundle(
         "meta": _checked_meta(folder, meta),
     }
     contents[MANIFEST] = _json(folder / MANIFEST, manifest)
+    _check_size(folder, sum(map(len, contents.values())), MAX_BYTES)
     if os.path.lexists(folder):
         raise StoreError(f"{folder}: already exists; a bundle is never overwritten")
     try:
@@ -115,13 +118,16 @@ def save_bundle(
     return hashlib.sha256(contents[MANIFEST]).hexdigest()
 
 
-def load_bundle(folder: Path) -> Bundle:
+def load_bundle(folder: Path, max_bytes: int = MAX_BYTES) -> Bundle:
     """Reads a bundle after checking every file against its hash.
+
+    Args:
+        max_bytes: of all its files; a larger one is refused before it is read.
 
     Raises:
         ModelError: naming the folder and the file that is missing, damaged, too much, a link, or of another format.
     """
-    manifest, contents, digest = _read(folder)
+    manifest, contents, digest = _read(folder, max_bytes)
     adapter = _tensors(folder / ADAPTER, contents[ADAPTER]) if ADAPTER in contents else None
     config = _parsed(folder / ADAPTER_CONFIG, contents[ADAPTER_CONFIG]) if adapter is not None else {}
     return Bundle(adapter, config, _tensors(folder / CRITIC, contents[CRITIC]), manifest["meta"], digest)
@@ -133,28 +139,28 @@ def bundle_meta(folder: Path) -> dict[str, Any]:
     Raises:
         ModelError: as `load_bundle`, but for what is wrong in the other files.
     """
-    _check_entries(folder)
+    _check_entries(folder, MAX_BYTES)
     manifest = _parsed(folder / MANIFEST, _read_file(folder / MANIFEST, _MAX_MANIFEST_BYTES))
     _checked_manifest(folder, manifest)
     return dict(manifest["meta"])
 
 
-def bundle_digest(folder: Path) -> str:
+def bundle_digest(folder: Path, max_bytes: int = MAX_BYTES) -> str:
     """The digest of the bundle in `folder`, all of its files checked.
 
     Raises:
         ModelError: as `load_bundle`.
     """
-    return _read(folder)[2]
+    return _read(folder, max_bytes)[2]
 
 
-def bundle_files(folder: Path) -> dict[str, bytes]:
+def bundle_files(folder: Path, max_bytes: int = MAX_BYTES) -> dict[str, bytes]:
     """Every file of a bundle by its name, the manifest among them, after checking each against its hash.
 
     Raises:
         ModelError: as `load_bundle`.
     """
-    _, contents, digest = _read(folder)
+    _, contents, digest = _read(folder, max_bytes)
     data = _read_file(folder / MANIFEST, _MAX_MANIFEST_BYTES)
     if hashlib.sha256(data).hexdigest() != digest:
         raise ModelError(f"{folder}: {MANIFEST} changed while it was read")
@@ -215,7 +221,7 @@ def _versions(parent: Path) -> list[tuple[int, Path]]:
 def _sound(parent: Path) -> Iterator[Path]:
     for _, path in _versions(parent):
         try:
-            _read(path)
+            _read(path, MAX_BYTES)
         except ModelError:
             continue  # the caller asked for sound ones; loading this one by name says what is wrong with it
         yield path
@@ -265,24 +271,26 @@ def _plain(value: object) -> object:
     raise TypeError(f"{type(value).__name__} {value!r} has no JSON form")
 
 
-def _read(folder: Path) -> tuple[dict[str, Any], dict[str, bytes], str]:
+def _read(folder: Path, max_bytes: int) -> tuple[dict[str, Any], dict[str, bytes], str]:
     """(manifest, file name to bytes, digest). What is hashed is what is returned: no second read."""
-    _check_entries(folder)
+    _check_entries(folder, max_bytes)
     data = _read_file(folder / MANIFEST, _MAX_MANIFEST_BYTES)
     manifest = _parsed(folder / MANIFEST, data)
     hashes = _checked_manifest(folder, manifest)
-    contents = {name: _read_file(folder / name) for name in hashes}
+    contents = {name: _read_file(folder / name, max_bytes) for name in hashes}
     for name, expected in hashes.items():
         if hashlib.sha256(contents[name]).hexdigest() != expected:
             raise ModelError(f"{folder}: {name} is damaged: its SHA-256 is not the one in {MANIFEST}")
     return manifest, contents, hashlib.sha256(data).hexdigest()
 
 
-def _check_entries(folder: Path) -> None:
+def _check_entries(folder: Path, max_bytes: int) -> None:
     try:
-        entries = {entry.name: entry.stat(follow_symlinks=False).st_mode for entry in os.scandir(folder)}
-    except OSError as error:
-        raise ModelError(f"{folder}: cannot be read as a bundle: {error.strerror}") from error
+        found = {entry.name: entry.stat(follow_symlinks=False) for entry in os.scandir(folder)}
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise ModelError(f"{folder}: cannot be read as a bundle: {reason}") from error
+    entries = {name: status.st_mode for name, status in found.items()}
     for name, mode in sorted(entries.items()):
         if stat.S_ISLNK(mode):
             raise ModelError(f"{folder}: {name} is a link; a bundle holds plain files only")
@@ -295,6 +303,12 @@ def _check_entries(folder: Path) -> None:
     for name in (*_FILES, MANIFEST):
         if name in entries and not stat.S_ISREG(entries[name]):
             raise ModelError(f"{folder}: {name} is not a plain file")
+    _check_size(folder, sum(found[name].st_size for name in (*_FILES, MANIFEST) if name in found), max_bytes)
+
+
+def _check_size(folder: Path, size: int, most: int) -> None:
+    if size > most:
+        raise ModelError(f"{folder}: a bundle of {size} bytes; valid: at most {most}")
 
 
 def _checked_manifest(folder: Path, manifest: dict[str, Any]) -> dict[str, str]:
@@ -316,16 +330,16 @@ def _checked_manifest(folder: Path, manifest: dict[str, Any]) -> dict[str, str]:
     return hashes
 
 
-def _read_file(path: Path, limit: int | None = None) -> bytes:
+def _read_file(path: Path, limit: int) -> bytes:
     try:
         # Opened without following links: the check on the folder's entries was a moment ago.
         with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC), "rb") as file:
-            data = file.read() if limit is None else file.read(limit + 1)
+            size = os.fstat(file.fileno()).st_size
+            if size > limit:
+                raise ModelError(f"{path.parent}: {path.name} is larger than {limit} bytes")
+            return file.read(size)  # of one that grows meanwhile the hash is another
     except OSError as error:
         raise ModelError(f"{path.parent}: {path.name} cannot be read: {error.strerror}") from error
-    if limit is not None and len(data) > limit:
-        raise ModelError(f"{path.parent}: {path.name} is larger than {limit} bytes")
-    return data
 
 
 def _parsed(path: Path, data: bytes) -> dict[str, Any]:

@@ -53,6 +53,21 @@ class _UniqueKeys(yaml.SafeLoader):
         return node
 
 
+def parse_yaml(text: str) -> Any:
+    """What a YAML text says.
+
+    Raises:
+        ConfigError: it is not YAML, gives a key twice, or is nested too deeply.
+    """
+    try:
+        return yaml.load(text, _UniqueKeys)
+    except RecursionError as error:
+        raise ConfigError("nested too deeply") from error
+    except (yaml.YAMLError, ValueError, LookupError, AttributeError) as error:
+        # The last three are PyYAML's own for a scalar that is none of its kind: 2024-13-45, !!bool perhaps, !!int "".
+        raise ConfigError(f"not valid YAML: {' '.join(str(error).split())}") from error
+
+
 def read_yaml(path: Path) -> dict[str, Any]:
     """The mapping in a YAML file.
 
@@ -60,13 +75,13 @@ def read_yaml(path: Path) -> dict[str, Any]:
         ConfigError: the file cannot be read, is not YAML, or is not a mapping.
     """
     try:
-        content = yaml.load(path.read_text(encoding="utf-8"), _UniqueKeys)
+        content = parse_yaml(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
-    except RecursionError as error:
-        raise ConfigError(f"{path}: nested too deeply") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: not valid YAML: {error}") from error
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from error
     if not isinstance(content, dict):
         raise ConfigError(f"{path}: expected a mapping at the top, found {type(content).__name__}")
     return content

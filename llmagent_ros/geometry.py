@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from llmagent_ros.types import LaserScan
 
 _MOST_RAYS = 100_000  # all around
+_MOST_TURNS = 1.5  # from zero to the first ray, and that all may cover: some drivers send a little more than one
 _STRAIGHT = 1e-9  # 1/m; a curvature below it is none: its arc would be lost in the rounding of tiny numbers
 _PROBES = (0.1, 0.5, 1.0)  # m from the robot's edge: where an unmeasured ray may hide something
 
@@ -97,9 +98,22 @@ def on_rays(directions: NDArray[np.float64], mount: Mount, distance: float) -> P
     return along(directions, np.maximum(np.sqrt(np.maximum(square, 0.0)) - towards, 0.0)) + mount[:2]
 
 
+def direction_problem(scan: LaserScan) -> str:
+    """Why its rays lead nowhere that is known; empty for nothing. What they measured says nothing then."""
+    step = abs(scan.angle_increment)
+    if not abs(scan.angle_min) <= 2 * math.pi * _MOST_TURNS:  # degrees, or no number
+        return f"angle_min is {scan.angle_min}"
+    if not 2 * math.pi / _MOST_RAYS < step < math.inf:  # all rays in one direction, or none
+        return f"angle_increment is {scan.angle_increment}"
+    turns = step * (len(scan.ranges) - 1) / (2 * math.pi)
+    if turns > _MOST_TURNS:  # degrees for radians, say
+        return f"angle_increment is {scan.angle_increment}: {len(scan.ranges)} rays would turn {turns:.1f} times around"
+    return ""
+
+
 def is_blind(scan: LaserScan) -> bool:
-    """Whether no ray of the scan carries a measurement."""
-    return bool(np.isnan(valid_ranges(scan)).all()) or not math.isfinite(scan.angle_increment)
+    """Whether no ray of the scan carries a measurement of a direction that is known."""
+    return bool(np.isnan(valid_ranges(scan)).all()) or direction_problem(scan) != ""
 
 
 def along(bearings: NDArray[np.float64], ranges: NDArray[np.float64]) -> Points:

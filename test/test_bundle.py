@@ -177,6 +177,39 @@ def test_a_damaged_bundle_is_refused_by_name(tmp_path: Path, kind: str) -> None:
     assert str(folder) in str(caught.value)
 
 
+def test_a_bundle_that_is_too_large_is_refused_before_it_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "b"
+    _save(folder)
+    os.truncate(folder / "critic.safetensors", 1 << 30)  # sparse: one GB with the other files, and more
+
+    def read(path: Path, limit: int) -> bytes:
+        raise AssertionError(f"{path} is read")
+
+    monkeypatch.setattr(bundles, "_read_file", read)
+    for look in (load_bundle, bundle_digest, bundles.bundle_files):
+        with pytest.raises(ModelError, match=rf"{folder}: a bundle of \d+ bytes; valid: at most {1 << 30}"):
+            look(folder)
+        with pytest.raises(ModelError, match="at most 100"):
+            look(folder, 100)
+
+
+def test_a_file_that_has_grown_since_it_was_measured_is_refused(tmp_path: Path) -> None:
+    folder = tmp_path / "b"
+    _save(folder)
+    assert bundles._read_file(folder / "critic.safetensors", 10_000) == (folder / "critic.safetensors").read_bytes()
+    with pytest.raises(ModelError, match=r"critic\.safetensors is larger than 10 bytes"):
+        bundles._read_file(folder / "critic.safetensors", 10)
+
+
+def test_a_bundle_that_could_not_be_read_again_is_not_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bundles, "MAX_BYTES", 100)
+    with pytest.raises(ModelError, match="at most 100"):
+        _save(tmp_path / "b")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_other_small_files_beside_it_are_no_damage(tmp_path: Path) -> None:
     digest = _save(tmp_path / "b")
     (tmp_path / "b" / "README.md").write_text("a model card")

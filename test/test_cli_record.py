@@ -79,3 +79,22 @@ def test_what_is_not_there_is_said_with_what_would_be_valid(run: Path, capsys: p
 def test_an_unfinished_bag_is_exported_too(run: Path) -> None:
     assert main(["export", str(run), "--to", "parquet", str(run / "all.parquet")]) == 0
     assert main(["export", str(run), "--to", "parquet", str(run / "all.parquet")]) == 2  # never over another
+
+
+@pytest.mark.parametrize("content", ["rosbag2_bagfile_information: 3\n", "episode: x"])
+def test_a_damaged_bag_is_listed_as_such_beside_the_others(
+    run: Path, capsys: pytest.CaptureFixture[str], content: str
+) -> None:
+    first, second, _ = bags(run / "bags")
+    metadata = (second / METADATA).read_text().replace("  episode: '1'", "  episode: x")
+    assert "  episode: x" in metadata
+    (second / METADATA).write_text(metadata if content == "episode: x" else content)
+    assert main(["record", "list", str(run)]) == 1
+    printed = capsys.readouterr().out
+    rows = [[cell.strip() for cell in line.strip("| ").split("|")] for line in printed.splitlines() if "|" in line]
+    assert [row[4] for row in rows[2:]] == ["timeout", "damaged", "unfinished"]
+    assert printed.splitlines()[-1].startswith(str(second))
+    assert main(["record", "list", str(run), "--json"]) == 1
+    listed = json.loads(capsys.readouterr().out)
+    assert [bool(each["problem"]) for each in listed] == [False, True, False]
+    assert [each["path"] for each in listed][:2] == [str(first), str(second)]

@@ -102,7 +102,9 @@ def test_export_delete_import_log_verify(store: dict[str, str], capsys: pytest.C
     (bundle / "critic.safetensors").write_bytes(b"rot")
     assert said(capsys, "verify", code=1) == f"bundle {bundle.name}: missing or damaged\n"
     assert json.loads(said(capsys, "verify", "--json", code=1))["problems"]
-    assert "--limit 0" in said(capsys, "log", "--limit", "0", code=2)
+    for action in ("list", "log"):
+        for limit in ("0", "99999999999999999999"):
+            assert f"--limit {limit}; valid: 1 to 1,000,000,000" in said(capsys, action, "--limit", limit, code=2)
 
 
 def test_import_into_a_new_store_and_of_a_plain_bundle(
@@ -114,6 +116,40 @@ def test_import_into_a_new_store_and_of_a_plain_bundle(
     assert "imported: dock" in said(capsys, "import", "b", "--store", "fresh", "--description", "dock")
     assert "not a bundle" in said(capsys, "import", "runs", "--store", "fresh", code=2)
     assert len(json.loads(said(capsys, "list", "--store", "fresh", "--json"))) == 2
+
+
+@pytest.mark.parametrize(
+    ("words", "problem"),
+    [
+        (("nothere",), "nothere: neither skill.json nor bundle.json"),
+        (("b",), "with a description"),
+        (("b", "--description", "x" * 2001), "at most 2000"),
+        (("large", "--description", "x"), "large: a bundle of "),
+    ],
+)
+def test_an_import_that_is_refused_makes_no_store(
+    store: dict[str, str], capsys: pytest.CaptureFixture[str], words: tuple[str, ...], problem: str
+) -> None:
+    make_bundle(Path("large"))
+    os.truncate("large/critic.safetensors", 1 << 30)  # sparse
+    assert problem in said(capsys, "import", *words, "--store", "fresh", code=2)
+    assert not Path("fresh").exists()
+
+
+def test_texts_of_strangers_do_not_steer_the_terminal(
+    embedder: SentenceEmbedder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bad = "go \x1b]0;title\x07to the \x1b[31mred\x9b2J ball\u202e"
+    with Knowledge(tmp_path / "k", embedder) as knowledge:
+        skill = knowledge.store(Skill(bad, (bad,), lessons=(Lesson(bad, 1),)), cause=Cause(bad, bad))
+    where, exported = ("--store", str(tmp_path / "k")), str(tmp_path / "exported")
+    for words in (("list",), ("show", skill.id), ("search", "ball"), ("log",)):
+        plain, as_json = (said(capsys, *words, *where, *more) for more in ((), ("--json",)))
+        assert not set(plain + as_json) & set("\x1b\x07\x9b\u202e") and "go to the red ball" in plain
+        assert json.dumps(bad) in json.dumps(json.loads(as_json))
+    said(capsys, "export", skill.id, exported, *where)
+    for words in (("delete", skill.id, "--yes"), ("import", exported)):
+        assert said(capsys, *words, *where).endswith("ed: go to the red ball\n")
 
 
 def test_which_store_is_meant(store: dict[str, str], capsys: pytest.CaptureFixture[str]) -> None:
@@ -134,7 +170,7 @@ def test_an_open_store_says_who_answers(
     with Knowledge(Path("runs/s0/knowledge"), embedder):
         for words in (("list",), ("search", "x"), ("delete", store["ball"], "--yes"), ("verify",)):
             error = said(capsys, *words, code=2)
-            assert "another instance has this store open" in error and "delete_skill" in error
+            assert "has this store open" in error and "delete_skill" in error
             assert len(error.splitlines()) == 1
 
 
@@ -162,7 +198,7 @@ def test_a_store_of_an_older_version_is_brought_up_and_it_says_so(
     assert "version" not in said(capsys, "verify", "--store", str(tmp_path / "old"))
 
 
-@pytest.mark.parametrize(("answer", "code"), [("y", 0), ("n", 1), ("", 1)])
+@pytest.mark.parametrize(("answer", "code"), [("y", 0), ("n", 1), ("", 1), ("\x04", 1)])
 def test_delete_asks_on_a_terminal(store: dict[str, str], answer: str, code: int) -> None:
     ours, theirs = pty.openpty()
     command = [sys.executable, "-m", "llmagent_ros.cli.main", "skills", "delete", store["ball"]]
@@ -173,3 +209,4 @@ def test_delete_asks_on_a_terminal(store: dict[str, str], answer: str, code: int
         told, _ = process.communicate(timeout=120)
     assert process.returncode == code, told
     assert f"delete {store['ball']}, 'drive to the red ball'? [y/N]" in told
+    assert "Traceback" not in told and ("not deleted" in told) == (code == 1)

@@ -71,7 +71,11 @@ def test_a_long_value_is_shown_in_part() -> None:
 
 @pytest.mark.parametrize(
     "content",
-    [b"a: [1, 2", b"a: b: c", b"\t- x", b"- 1\n- 2\n", b"just text", b"", b"\xff\xfe\x00bad", b"a: !!python/none x"],
+    [
+        *(b"a: [1, 2", b"a: b: c", b"\t- x", b"- 1\n- 2\n", b"just text", b"", b"\xff\xfe\x00bad"),
+        b"a: !!python/none x",
+        *(b"a: 2024-13-45", b"a: !!bool perhaps", b'a: !!int ""', b"a: !!timestamp x", b"a: 1" + b"0" * 5000),
+    ],
 )
 def test_malformed_yaml_is_one_line_with_the_file(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "broken.yaml"

@@ -16,7 +16,7 @@ from rich.console import Console
 
 from llmagent_ros.console.live import ConsoleConfig, LiveConsole
 from llmagent_ros.console.state import ConsoleState, Rate
-from llmagent_ros.console.text import bar, clean, clock, count, percent, sparkline
+from llmagent_ros.console.text import bar, clean, clock, count, percent, printable, sparkline
 from llmagent_ros.console.view import render, status_line
 from llmagent_ros.types import Decision
 
@@ -112,6 +112,10 @@ def test_clean_keeps_words_and_shows_markup_as_it_is():
     assert clean("a\nb\tc  d") == "a b c d"
     assert "[bold]x[/bold]" in "".join(shown(ConsoleState(scene="[bold]x[/bold]"), 80, 24))
     assert len(clean("x" * 10**6)) == 4000
+
+
+def test_what_was_laid_out_keeps_its_lines_and_loses_what_steers_a_terminal():
+    assert printable("a  b\n\tc\x1b[2J \x9b1m\u202e\ud800é🚀\r") == "a  b\n c[2J 1mé🚀"
 
 
 def test_small_drawings():

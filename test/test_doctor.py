@@ -160,6 +160,9 @@ def test_commands() -> None:
     past = seen(with_fault("command", publishers=(guard, other)))
     assert faults(past) == {("error", "command", "unguarded")}
     assert past.findings[0].said.startswith("/teleop_twist_keyboard publishes it too")
+    two = seen(with_fault("command", publishers=(guard, guard)))
+    assert faults(two) == {("error", "command", "unguarded")}, "perhaps each on a machine of its own"
+    assert two.findings[0].said == "2 publishers of it are called /guard"
     assert faults(seen(with_fault("command", publishers=(guard,)), guard="/tb1/guard")) == {
         ("error", "command", "unguarded")
     }
@@ -252,6 +255,10 @@ def test_ranges(ranges: list[float], problem: str) -> None:
 
 def test_other_readings() -> None:
     assert data_problem(CONTRACT, LASER, scan([1.0], math.nan)) == "angle_increment is nan"
+    assert data_problem(CONTRACT, LASER, scan([1.0], 0.0)) == "angle_increment is 0.0"
+    nowhere = scan([1.0])
+    nowhere.angle_min = math.nan
+    assert data_problem(CONTRACT, LASER, nowhere) == "angle_min is nan"
     zero = Message(x=0.0, y=0.0, z=0.0, w=1.0)
     twist = Message(twist=Message(linear=Message(x=math.nan), angular=Message(z=math.inf)))
     odometry = Message(header=header(), pose=Message(pose=Message(position=zero, orientation=zero)), twist=twist)

@@ -17,7 +17,7 @@ from llmagent_ros.experiments.bench import cartpole, peers, report, running
 from llmagent_ros.experiments.bench.curves import first_step, held_share, is_over
 from llmagent_ros.experiments.bench.results import Figure, Results, entries, median
 from llmagent_ros.experiments.evaluation import Policy
-from llmagent_ros.learning.rl.store_lock import StoreLock
+from llmagent_ros.locking import lock_beside
 from llmagent_ros.policy.language_model import shipped_base_digest
 
 
@@ -90,7 +90,7 @@ def test_figures_are_told_of_what_is_there_so_far(tmp_path: Path) -> None:
 
 def test_two_that_measure_into_one_file_are_kept_apart(tmp_path: Path) -> None:
     path = tmp_path / "results.json"
-    holder = StoreLock(path)
+    holder = lock_beside(path)
     with pytest.raises(StoreError, match=f"results.json: in use by process {os.getpid()}"):
         running.run("cartpole", Results(path, "cartpole", {}), ["dqn"], 1, 100, 1, None)
     holder.release()

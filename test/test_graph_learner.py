@@ -79,7 +79,7 @@ class Stream:
 
     def _on_diagnostics(self, message: DiagnosticArray) -> None:
         for status in message.status:
-            if reports.component(status) == "learner":
+            if reports.component(status, "/") == "learner":
                 said = reports.values(status)
                 self.stored, self.updates = int(said["env_steps"]), int(said["updates"])
 

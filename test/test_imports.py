@@ -10,7 +10,8 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parent.parent / "llmagent_ros"
 FOUNDATION = {
-    "types", "errors", "config", "contract", "bundle", "optimiser_state", "durable", "messages", "geometry", "__init__",
+    "types", "errors", "config", "contract", "bundle", "optimiser_state", "durable", "locking", "messages", "geometry",
+    "__init__",
 }  # fmt: skip
 TOP = {"nodes", "experiments", "cli"}  # nodes and experiments compose the others, each without the other
 ROS = {"rclpy", "rcl_interfaces", "action_msgs", "builtin_interfaces", "rosidl_runtime_py", "ament_index_python"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sqlite3
 import threading
 from contextlib import closing
@@ -10,10 +11,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from disk_support import files_of_at_most
 from knowledge_support import HashEmbedder
 
 from llmagent_ros.errors import ConfigError, StoreError
-from llmagent_ros.knowledge.index import HEADER, IndexConfig, SkillIndex
+from llmagent_ros.knowledge.index import HEADER, IndexConfig, IndexOrigin, SkillIndex
 from llmagent_ros.knowledge.knowledge import Knowledge, KnowledgeConfig
 from llmagent_ros.knowledge.schema import Filter
 from llmagent_ros.knowledge.skill import Skill
@@ -118,6 +120,69 @@ def test_a_large_index_that_was_built_anew_is_saved_at_once(tmp_path: Path) -> N
     (tmp_path / HEADER).unlink()
     with Knowledge(tmp_path, HashEmbedder(), config) as knowledge:
         assert knowledge.stats().opened.startswith("built anew") and (tmp_path / HEADER).exists()
+
+
+def index_files(folder: Path) -> list[str]:
+    return sorted(path.name.partition("-")[0] for path in folder.glob("index*"))
+
+
+def test_a_large_index_without_room_fails_nothing_and_leaves_nothing(tmp_path: Path) -> None:
+    config = KnowledgeConfig(index=IndexConfig(exact_limit=100, neighbours=128), save_every=1)
+    with Knowledge(tmp_path, HashEmbedder(), config) as knowledge:
+        knowledge.store_many(skills(200))
+    assert index_files(tmp_path) == ["index", "index.json"]
+    knowledge = Knowledge(tmp_path, HashEmbedder(), config)
+    with files_of_at_most(200_000):  # enough for the log of SQLite, and less than half of the index
+        stored = knowledge.store_many([Skill("late"), *(Skill(f"more {n}") for n in range(25))])[0]
+        assert "cannot be saved" in knowledge.stats().save_error
+        assert index_files(tmp_path) == ["index", "index.json"], "those of before"
+        with pytest.raises(StoreError, match="cannot be saved"):
+            knowledge.save()
+        knowledge.close()
+    for path in tmp_path.glob("index*"):
+        path.unlink()
+    with files_of_at_most(200_000):
+        knowledge = Knowledge(tmp_path, HashEmbedder(), config)
+        stats = knowledge.stats()
+        assert stats.opened.startswith("built anew") and "cannot be saved" in stats.save_error
+        assert knowledge.retrieve("late", 1)[0].skill.id == stored and index_files(tmp_path) == []
+    knowledge.store_many(Skill(f"later {n}") for n in range(30))
+    assert knowledge.stats().save_error == "" and index_files(tmp_path) == ["index", "index.json"]
+    knowledge.close()
+
+
+def test_vectors_whose_header_finds_no_room_go_as_well(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    index, origin = SkillIndex(16), IndexOrigin("store", "embedder", 1)
+    index.add([1], HashEmbedder().embed(["a"]))
+    index.save(tmp_path, origin)
+    saved = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    index.add([2], HashEmbedder().embed(["b"]))
+
+    def write_a_part(path: Path, text: str, encoding: str) -> None:
+        path.write_bytes(text[:10].encode(encoding))
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_text", write_a_part)
+        with pytest.raises(StoreError, match="No space left"):
+            index.save(tmp_path, origin)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == saved
+    left = [tmp_path / name for name in ("index.faiss.tmp", "index.json.tmp", "index-0123456789abcdef.faiss")]
+    for path in left:
+        path.write_bytes(b"as a kill leaves it")
+    with Knowledge(tmp_path, HashEmbedder()):
+        assert not any(path.exists() for path in left)
+
+
+def test_an_index_whose_last_bytes_find_no_room_is_not_saved(tmp_path: Path) -> None:
+    index, origin = SkillIndex(16), IndexOrigin("store", "embedder", 1)
+    index.add(range(100), HashEmbedder().embed([str(n) for n in range(100)]))
+    index.save(tmp_path, origin)
+    saved = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    index.add([100], HashEmbedder().embed(["more"]))
+    with files_of_at_most(max(map(len, saved.values()))), pytest.raises(StoreError, match="File too large"):
+        index.save(tmp_path, origin)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == saved
 
 
 def test_an_index_without_an_older_vector_is_not_of_this_database(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from knowledge_support import HashEmbedder, make_bundle
 from llmagent_ros.bundle import load_bundle, save_bundle
 from llmagent_ros.errors import ConfigError, LlmAgentError, ModelError, StoreError, UnknownNameError
 from llmagent_ros.knowledge.exchange import CARD, SKILL, export_skill, import_skill, read_skill
-from llmagent_ros.knowledge.knowledge import Knowledge
+from llmagent_ros.knowledge.knowledge import Knowledge, KnowledgeConfig
 from llmagent_ros.knowledge.skill import Skill
 from llmagent_ros.types import Lesson
 
@@ -250,8 +250,8 @@ def test_a_file_that_is_swapped_while_it_is_imported_is_seen(
     folder = exported[0]
     make_bundle(tmp_path / "other", 2.0)
 
-    def load_then_swap(path: Path) -> object:
-        bundle = load_bundle(path)
+    def load_then_swap(path: Path, max_bytes: int) -> object:
+        bundle = load_bundle(path, max_bytes)
         for file in (tmp_path / "other").iterdir():
             shutil.copy(file, path / file.name)
         return bundle
@@ -260,6 +260,17 @@ def test_a_file_that_is_swapped_while_it_is_imported_is_seen(
     with opened(tmp_path / "to") as knowledge:
         with pytest.raises(ModelError, match=r"is the bundle [0-9a-f]{64}, not"):
             import_skill(knowledge, folder)
+        assert knowledge.count() == 0
+
+
+def test_a_bundle_larger_than_the_store_takes_is_refused(exported: tuple[Path, Skill], tmp_path: Path) -> None:
+    folder = exported[0]
+    with Knowledge(tmp_path / "to", HashEmbedder(), KnowledgeConfig(max_bundle_bytes=100)) as knowledge:
+        with pytest.raises(ModelError, match=rf"{folder}: a bundle of \d+ bytes; valid: at most 100"):
+            import_skill(knowledge, folder)
+        (folder / SKILL).unlink()
+        with pytest.raises(ModelError, match="at most 100"):
+            import_skill(knowledge, folder, description="dock")
         assert knowledge.count() == 0
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import sqlite3
 import threading
+from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -174,15 +176,18 @@ def test_a_bundle_that_is_pruned_at_that_moment_is_refused(
     knowledge: Knowledge, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make_bundle(tmp_path / "b")
+    scan = os.scandir
 
-    def prune(path: Path) -> os.stat_result:
-        for file in (tmp_path / "b").iterdir():
-            file.unlink()
-        return path.stat(follow_symlinks=False)
+    def prune(folder: Path) -> Iterator[os.DirEntry[str]]:
+        entries = list(scan(folder))
+        for entry in entries:
+            Path(entry).unlink()
+        return iter(entries)
 
-    monkeypatch.setattr(Path, "lstat", prune)
-    with pytest.raises(ModelError, match="cannot be read as a bundle"):
-        knowledge.store(RED, bundle=tmp_path / "b")
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "scandir", prune)
+        with pytest.raises(ModelError, match="cannot be read as a bundle"):
+            knowledge.store(RED, bundle=tmp_path / "b")
 
 
 def test_a_bundle_that_changes_while_it_is_copied_is_refused(
@@ -241,6 +246,29 @@ def test_leftovers_are_swept_at_opening(tmp_path: Path) -> None:
         (tmp_path / "bundles" / name).mkdir()
     reopened(tmp_path).close()
     assert list((tmp_path / "bundles").iterdir()) == []
+
+
+@pytest.mark.parametrize("loss", ["gone", "empty", "of another store"])
+def test_bundles_without_their_database_are_not_swept(tmp_path: Path, loss: str) -> None:
+    digest = make_bundle(tmp_path / "b")
+    with reopened(tmp_path / "k") as knowledge:
+        skill = knowledge.store(RED, tmp_path / "b")
+    database = tmp_path / "k" / "skills.sqlite"
+    kept = database.read_bytes()
+    database.unlink()
+    if loss == "empty":
+        database.touch()
+    elif loss == "of another store":  # SQLite's own, without a table of ours
+        with closing(sqlite3.connect(database)) as other:
+            other.execute("PRAGMA journal_mode = WAL")
+    for _ in range(2):
+        with pytest.raises(StoreError, match=r"skills\.sqlite: missing or empty, while .*bundles still holds bundles"):
+            reopened(tmp_path / "k")
+    assert database.exists() == (loss != "gone"), "none is made"
+    assert [path.name for path in (tmp_path / "k" / "bundles").iterdir()] == [digest]
+    database.write_bytes(kept)
+    with reopened(tmp_path / "k") as knowledge:
+        assert knowledge.get(skill.id) == skill and knowledge.verify() == []
 
 
 def damage_cut(folder: Path) -> None:

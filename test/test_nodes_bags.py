@@ -135,7 +135,7 @@ def recorded_in(out: Path) -> Messages:
 
 
 def bags(out: Path) -> list[Path]:
-    return sorted((out / "bags").glob("*"))
+    return sorted(path for path in (out / "bags").glob("*") if not path.name.startswith("."))
 
 
 def test_what_is_said_is_recorded_as_it_is(tmp_path: Path) -> None:
@@ -255,6 +255,21 @@ def test_definitions_are_those_of_the_installed_interfaces() -> None:
     assert text.count("MSG: std_msgs/Header") == 1
     assert type_hash("llmagent_interfaces/msg/Scene").startswith("RIHS01_")
 
+
+
+def test_a_second_recorder_of_a_run_is_refused_and_what_the_first_cannot_mend_is_said(tmp_path: Path) -> None:
+    drive = tmp_path / "out" / "bags" / "drive"
+    drive.mkdir(parents=True)
+    (drive / "drive_0.mcap").write_bytes(b"version https://git-lfs.github.com/spec/v1")
+    with Graph(tmp_path) as graph:
+        first = graph.start("bag_recorder", out=tmp_path / "out")
+        graph.catch_up("bag_recorder")
+        words = ("--ros-args", "-r", "__ns:=/other", "-p", f"out:={tmp_path / 'out'}")
+        second = graph.run("second", "-m", "llmagent_ros.nodes.bag_recorder_node", *words)
+        assert graph.exit_code(second) == 2
+        assert "records there already" in second.said
+        graph.until(lambda: "damaged, so left as it is" in first.said, "what is left is not said")
+        assert (drive / "drive_0.mcap").exists()
 
 
 def test_an_unknown_parameter_is_refused(tmp_path: Path) -> None:

@@ -290,8 +290,18 @@ def test_what_must_live_and_a_dead_man(tmp_path: Path) -> None:
             return lambda v: hand.publish(Bool(data=held)) or v < -0.15
 
         keep(around.person, -0.2, person(True), "the person does not drive", odom=False, beat=False)
-        hand.publish(Bool(data=False))
-        keep(around.person, -0.2, lambda v: v == 0.0, "letting go does not stop", odom=False, beat=False)
+        keep(around.policy, 0.5, lambda v: v > 0.45, "it does not go on after the person", odom=True, beat=True)
+
+        def let_go() -> bool:
+            """Whether it is told: not where a machine stalls until the person's last command is old."""
+            keep(around.person, -0.2, person(True), "the person does not drive again", odom=True, beat=True)
+            states.clear()
+            hand.publish(Bool(data=False))
+            graph.catch_up("guard")
+            return any(reports.values(m.status[0])["reason"] == "dead_man_released" for m in states)
+
+        graph.until(let_go, "letting go hands the robot over")
+        keep(around.policy, 0.5, lambda v: v > 0.45, "the policy does not drive after that", odom=True, beat=True)
 
 
 def test_a_scanner_that_sends_an_old_scan_with_fresh_stamps_stops_a_robot_that_moves(tmp_path: Path) -> None:
@@ -360,6 +370,30 @@ def test_e_stop_is_latched_until_it_is_reset(tmp_path: Path) -> None:
         around.keep(around.policy, 0.5, lambda v: v > 0.0, "the policy does not drive after the reset")
         said = reports.values(states[-1].status[0])
         assert reports.guard_counts(said)["e_stop"] == 1
+
+
+def test_each_e_stop_has_a_topic_and_a_reset_is_refused_by_name(tmp_path: Path) -> None:
+    with Graph(tmp_path) as graph:
+        around = Around(graph, mode="realtime", e_stops="['e_stop', 'red/button', 'mat']")
+        red, mat = (graph.publisher(Bool, topic, qos.LATEST, readers=2) for topic in ("red/button", "mat"))
+
+        def reset() -> Trigger.Response:
+            graph.catch_up("guard")
+            return graph.call(Trigger, "guard/reset_e_stop", Trigger.Request())
+
+        around.keep(around.policy, 0.5, lambda v: v > 0.0, "the policy does not drive")
+        red.publish(Bool(data=True))
+        around.stand("the button does not stop")
+        mat.publish(Bool(data=True))
+        around.button.publish(Bool(data=True))
+        around.button.publish(Bool(data=False))  # teleop's: pressed and let go
+        refused = reset()
+        assert (refused.success, refused.message) == (False, "still pressed: mat, red/button")
+        red.publish(Bool(data=False))
+        assert reset().message == "still pressed: mat"
+        mat.publish(Bool(data=False))
+        assert reset().success
+        around.keep(around.policy, 0.5, lambda v: v > 0.0, "the policy does not drive after the reset")
 
 
 def test_the_last_command_is_zero(tmp_path: Path) -> None:

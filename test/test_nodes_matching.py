@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from diagnostic_msgs.msg import DiagnosticStatus
 
 from llmagent_interfaces.msg import Decision as DecisionMessage
 from llmagent_ros.errors import ConfigError, UnknownNameError
@@ -110,6 +111,16 @@ def test_messages_that_contradict_themselves_are_refused() -> None:
     message.source = "robot"
     with pytest.raises(UnknownNameError, match="human, policy, script"):
         decisions.transition_from_message(message)
+
+
+def test_who_speaks_in_diagnostics_is_told_by_the_full_name() -> None:
+    """/diagnostics is one topic for every robot of a domain."""
+    said = ("/guard", "/a/guard", "/a/b/guard", "/ab/guard", "lidar: status")
+    for namespace, seen in (
+        ("/", ["guard", "a/guard", "a/b/guard", "ab/guard", "lidar: status"]),
+        ("/a", ["/guard", "guard", "b/guard", "/ab/guard", "lidar: status"]),
+    ):
+        assert [reports.component(DiagnosticStatus(name=name), namespace) for name in said] == seen
 
 
 def test_figures_in_diagnostics_are_read_with_care() -> None:

@@ -90,6 +90,9 @@ class World:
         self.report("sim", ticks=self.ticks, ticks_missed=1)
         self.report("learner", updates=5 * self.goals, critic_loss=0.25)
         self.report("guard", **{"source": "policy", "count.e_stop": 2})
+        self.report("other/sim", ticks=1000 + self.ticks, ticks_missed=500)  # another robot of this domain
+        self.report("other/learner", updates=1000, critic_loss=9.0)
+        self.report("other/guard", **{"count.e_stop": 70, "count.obstacle": 7})
         if episode in self.limited:
             self.transition.publish(Transition(run="run", episode=episode, step=2, truncated=True))
             goal.abort()

@@ -1,4 +1,4 @@
-"""What ends a node: a thread of it that fails, a configuration that fails, a signal while it starts."""
+"""What ends a node: a thread of it that fails, a configuration that fails, a signal while it starts; and its end."""
 
 from __future__ import annotations
 
@@ -57,3 +57,47 @@ def test_a_signal_ends_a_node_that_is_being_configured(tmp_path: Path, number: s
         process.stop(number)
         assert graph.exit_code(process) == 128 + number
     assert "Traceback" not in process.said
+
+
+SEVERAL = """
+from llmagent_ros.errors import LlmAgentError
+from llmagent_ros.nodes import process
+from llmagent_ros.nodes.base import Node
+
+class Guard(Node):
+    finished = 0
+
+    def __init__(self):
+        super().__init__("guard")
+
+    def close(self):
+        print("a last zero", flush=True)
+
+class Recorder(Node):
+    def __init__(self):
+        super().__init__("recorder")
+
+    def close(self):
+        raise LlmAgentError("the disk is full")
+
+class Console(Node):
+    def __init__(self):
+        super().__init__("console")
+
+    def close(self):
+        raise ZeroDivisionError("in a close")
+
+    def destroy_node(self):
+        super().destroy_node()
+        raise KeyError("in a destruction")
+
+process.run([Guard, Recorder, Console])
+"""
+
+
+def test_a_node_that_cannot_close_keeps_no_other_from_it(tmp_path: Path) -> None:
+    with Graph(tmp_path) as graph:
+        process = graph.run("several", "-c", SEVERAL)
+        assert graph.exit_code(process) == 2
+    said = [process.said.index(text) for text in ("in a close", "in a destruction", "disk is full", "a last zero")]
+    assert said == sorted(said), "in reverse"

@@ -162,6 +162,24 @@ def test_labels_are_those_of_the_episodes_and_the_list_goes_first(tmp_path: Path
         collect([tmp_path])
 
 
+def test_an_episode_counts_once_however_many_replays_have_it(tmp_path: Path) -> None:
+    """Runs given twice, and an import of one run into another's replay, which `llmagent record import` makes."""
+    first, second = tmp_path / "s0", tmp_path / "s1"
+    with Replay(first / "replay.sqlite") as own, Replay(second / "replay.sqlite") as other:
+        for number in range(12):
+            steps = episode(number, success=number % 2 == 0)
+            own.append(steps)
+            other.append(steps[:-1] if number == 11 else steps)  # a copy of before its end
+            other.append([dataclasses.replace(step, run="r1") for step in steps])
+    header = "run,episode,success,total_reward,steps,reason,duration_s,env_steps,adapter\n"
+    (first / "episodes.csv").write_text(f"{header}r,1,1,1.0,7,success,1.0,7,\n")
+    for runs in ([first, second], [second, first], [second, first, second]):
+        found = collect(runs)
+        assert (len(found.succeeded), int(found.succeeded.sum())) == (24, 13), "its own list tells of a copy, too"
+        assert len(found.texts) == 24 * 8 and np.bincount(found.episodes).tolist() == [8] * 24
+    assert len(collect([first, first]).succeeded) == 12
+
+
 def test_a_split_has_whole_episodes_and_successes_in_each_part() -> None:
     succeeded = np.arange(40) % 2 == 0
     parts = split(succeeded, 0)

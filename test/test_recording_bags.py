@@ -235,8 +235,9 @@ def test_a_file_that_is_cut_off_anywhere_keeps_its_whole_chunks(tmp_path: Path) 
         copy = tmp_path / "cut" / path.name
         copy.mkdir(parents=True)
         (copy / file.name).write_bytes(whole[:size])
-        mended = repair_all(copy.parent)
-        if mended:
+        repairs = repair_all(copy.parent)
+        assert repairs.left == []
+        if repairs.mended:
             assert verify(copy) == []
             kept = [m.data for m in Bag(copy).messages()]
             assert kept == messages[: len(kept)]

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from bags_support import CONTRACT, bags, record
+from bags_support import CONTRACT, Episode, bags, record
 from disk_support import small_file_system
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -30,6 +30,7 @@ from llmagent_ros.experiments.recordings.transitions import (
 from llmagent_ros.learning.rl.replay import Replay
 from llmagent_ros.perception import text as say
 from llmagent_ros.perception.quantities import SceneQuantities
+from llmagent_ros.recording.bags.metadata import METADATA
 from llmagent_ros.recording.bags.reader import Bag
 from llmagent_ros.recording.datasets import lerobot
 from llmagent_ros.recording.datasets.lerobot import DatasetFormat, read_lerobot, write_lerobot
@@ -313,3 +314,65 @@ def test_a_bag_gives_its_transitions_in_order(tmp_path: Path) -> None:
     assert bag_transitions(Bag(path)) == episode.transitions
     form = dataset_format(None, episode.transitions)
     assert form.phrases == tuple(dict.fromkeys(step.action for step in episode.transitions))
+
+
+def test_a_replay_that_is_empty_hides_no_bags_and_a_failed_import_makes_none(tmp_path: Path) -> None:
+    (episode,) = record(tmp_path / "run" / "bags", {"steps": 4, "camera": False})
+    run = tmp_path / "run"
+    assert store(run / "replay.sqlite", [], PHRASES) == (0, 0)
+    with pytest.raises(ConfigError, match="unknown action phrase"):
+        store(run / "replay.sqlite", episode.transitions, ("jump",))
+    assert sorted(path.name for path in run.iterdir()) == ["bags"]
+    Replay(run / "replay.sqlite").close()
+    assert list(kept_transitions(run)) == episode.transitions
+    store(run / "replay.sqlite", episode.transitions[:2])
+    assert list(kept_transitions(run)) == episode.transitions[:2]
+
+
+@pytest.fixture
+def spoilt(tmp_path: Path) -> tuple[list[Path], list[Episode]]:
+    """Four bags: one whose file is damaged, one whose metadata is, a sound one, and one that a kill cut off."""
+    played = record(tmp_path / "bags", *({"steps": 4, "camera": False} for _ in range(4)))
+    paths = list(bags(tmp_path / "bags"))
+    (file,) = paths[0].glob("*.mcap")
+    data = file.read_bytes()
+    at = len(data) // 3
+    file.write_bytes(data[:at] + bytes([data[at] ^ 0xFF]) + data[at + 1 :])
+    (paths[1] / METADATA).write_text("rosbag2_bagfile_information: 3\n")
+    (file,) = paths[3].glob("*.mcap")
+    file.write_bytes(file.read_bytes()[:-500])  # its index
+    (paths[3] / METADATA).unlink()
+    return paths, played
+
+
+@pytest.mark.parametrize("command", ["import", "parquet", "lerobot"])
+def test_a_damaged_bag_is_left_out_and_named(
+    tmp_path: Path, spoilt: tuple[list[Path], list[Episode]], capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    (damaged, headless, _, cut), played = spoilt
+    source, out = str(tmp_path / "bags"), tmp_path / f"out.{command}"
+    words = {"import": ["record", "import", source, "--into", str(out)]}
+    assert main(words.get(command, ["export", source, "--to", command, str(out)])) == 1
+    told = capsys.readouterr().err.splitlines()
+    assert len(told) == 3
+    assert told[0].startswith(f"warning: {cut}: not finished, so only its beginning was taken")
+    assert told[1].startswith(f"left out: {damaged}: damaged: {damaged.name}_0.mcap: a chunk is damaged")
+    assert told[2].startswith(f"left out: {headless / METADATA}: not the metadata of a bag")
+    read = {"import": replay_transitions, "parquet": read_parquet, "lerobot": read_lerobot}[command]
+    wanted = played[2].transitions + played[3].transitions
+    assert list(read(out)) == wanted
+    assert main([*words["import"][:2], str(cut), "--into", str(tmp_path / "cut.sqlite")]) == 0  # a warning, no more
+    assert "not finished" in capsys.readouterr().err
+    with pytest.raises(StoreError, match="damaged"):
+        list(kept_transitions(tmp_path / "bags"))
+    with pytest.raises(StoreError, match="damaged: "):
+        bag_transitions(Bag(damaged))
+
+
+def test_the_contract_is_that_of_the_first_bag_that_can_be_read(
+    tmp_path: Path, spoilt: tuple[list[Path], list[Episode]]
+) -> None:
+    paths, _ = spoilt
+    (paths[0] / METADATA).write_text("no")
+    assert main(["export", str(tmp_path / "bags"), "--to", "parquet", str(tmp_path / "x.parquet")]) == 1
+    assert pq.read_table(tmp_path / "x.parquet").schema.metadata[b"robot"] == b"sim_diffdrive"

@@ -224,4 +224,31 @@ def test_a_damaged_bag_is_an_error(tmp_path: Path, contract: MobileContract) -> 
         list(foreign_messages(path, ["/scan"]))
 
 
+@pytest.mark.parametrize("topic", ["/scan", "/camera/image_raw"])
+def test_a_command_of_another_type_is_refused_and_no_replay_is_made(
+    tmp_path: Path, contract: MobileContract, capsys: pytest.CaptureFixture[str], topic: str
+) -> None:
+    path = write(tmp_path / "drive", driven(contract, [FORWARD] * 2), StoragePlugin.MCAP)
+    words = ["record", "import", str(path), "--into", str(tmp_path / "run" / "replay.sqlite")]
+    assert main([*words, "--robot", "sim_diffdrive", "--task", "go to the red ball", "--command", topic]) == 2
+    told = capsys.readouterr().err
+    assert f"unknown type of {topic}" in told and told.count("\n") == 1
+    assert "valid: geometry_msgs/msg/Twist, geometry_msgs/msg/TwistStamped" in told
+    assert not (tmp_path / "run").exists()
 
+
+def test_a_sensor_of_another_type_is_refused(contract: MobileContract) -> None:
+    said = driven(contract, [FORWARD])
+    said.append(("/scan", "std_msgs/msg/String", 0, make("std_msgs/msg/String", data="x")))
+    with pytest.raises(ConfigError, match=r"unknown type of /scan 'std_msgs/msg/String'; valid: .*LaserScan"):
+        steps_of(said, contract)
+
+
+def test_a_drive_without_a_step_imports_nothing(
+    tmp_path: Path, contract: MobileContract, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write(tmp_path / "drive", driven(contract, [STILL] * 2), StoragePlugin.MCAP)
+    words = ["record", "import", str(path), "--into", str(tmp_path / "replay.sqlite")]
+    assert main([*words, "--robot", "sim_diffdrive", "--task", "go to the red ball"]) == 2
+    assert "nothing to import: there are no transitions" in capsys.readouterr().err
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["drive"]

@@ -13,7 +13,7 @@ from safety_support import RANGE, open_scan, scan_of
 
 from llmagent_ros.contract import MobileContract, load_mobile_contract
 from llmagent_ros.contract.mobile import ScanSensor
-from llmagent_ros.geometry import moved, outside, seen_from
+from llmagent_ros.geometry import direction_problem, is_blind, moved, outside, seen_from
 from llmagent_ros.safety.clearance import Clearance, ClearanceConfig
 from llmagent_ros.safety.guard import Guard, GuardConfig
 from llmagent_ros.safety.reckoning import Pose, Reckoning, after
@@ -140,6 +140,30 @@ def test_where_the_scanner_stands_says_what_it_cannot_see(y: float, hidden: tupl
     assert clearance.limit(AHEAD, 0.0) == ((Velocity(0.1), "blind") if blind else (AHEAD, None))
 
 
+@pytest.mark.parametrize("mount", [(0.0, 0.0, 0.0), (0.15, 0.0, 40.0)])
+@pytest.mark.parametrize("turned", [-70.0, -30.0, 20.0, 55.0, 120.0])
+def test_what_was_hidden_stays_where_it_was_while_the_robot_turns(
+    mount: tuple[float, float, float], turned: float
+) -> None:
+    """As if a scanner that stands where it stood then had seen it now."""
+    x, y = seen_from(np.array([mount[:2]]), 0.0, 0.0, math.radians(turned))[0]
+    scan = LaserScan(0.0, -math.pi / 2, math.radians(1), np.full(181, np.inf, np.float32), 0.05, RANGE)
+    ways = [Velocity(linear, angular) for linear in (0.5, -0.5) for angular in (-1.0, 0.0, 1.0)]
+    said, hidden = [], []
+    for place, now in ((mount, 1.0), ((float(x), float(y), mount[2] - turned), 0.0)):
+        sensor = ScanSensor(x=place[0], y=place[1], yaw=place[2])
+        contract = dataclasses.replace(ROUND, sensors=dataclasses.replace(ROUND.sensors, scan=sensor))
+        clearance = Clearance(contract, CONFIG, HOLD)
+        clearance.see(scan, 0.0)
+        clearance.drive(Velocity(0.0, math.radians(turned)), 0.0)
+        around = clearance.around(now)
+        assert around is not None
+        said.append([clearance.limit(way, now)[1] for way in ways])
+        hidden.append([np.cos(around[1]), np.sin(around[1])])
+    assert said[0] == said[1] and "blind" in said[0]
+    np.testing.assert_allclose(hidden[0], hidden[1], atol=1e-9)
+
+
 def test_without_a_scan_it_says_nothing() -> None:
     assert Clearance(ROUND, CONFIG, HOLD).limit(AHEAD, 0.0) == (AHEAD, None)
 
@@ -197,6 +221,44 @@ def test_by_default_in_real_time_only(config: GuardConfig, checked: bool) -> Non
     verdict = seeing(config, wall(0.17 + MARGIN)).decide(0.7)
     assert (verdict.reason == "obstacle") is checked
     assert (verdict.velocity == Velocity()) is checked
+
+
+@pytest.mark.parametrize(
+    ("bearings", "problem"),
+    [
+        ({"angle_min": math.nan}, "angle_min is nan"),
+        ({"angle_min": -math.inf}, "angle_min is -inf"),
+        ({"angle_min": -180.0}, "angle_min is -180.0"),  # degrees
+        ({"angle_min": 1e300}, "angle_min is 1e+300"),
+        ({"angle_increment": math.nan}, "angle_increment is nan"),
+        ({"angle_increment": 0.0}, "angle_increment is 0.0"),
+        ({"angle_increment": -1e-6}, "angle_increment is -1e-06"),
+        ({"angle_increment": 10.0}, "angle_increment is 10.0: 36 rays would turn 55.7 times around"),
+    ],
+)
+def test_a_scan_whose_rays_lead_nowhere_is_none(bearings: dict[str, float], problem: str) -> None:
+    """It would pass for a fresh one without obstacles."""
+    guard = seeing(GuardConfig(odom_check=False), wall(0.17 + MARGIN))
+    for k in range(1, 8):
+        now = 0.7 + 0.1 * k
+        scan = dataclasses.replace(open_scan(now), ranges=np.full(36, 0.25, np.float32), **bearings)
+        assert direction_problem(scan) == problem and is_blind(scan)
+        assert not guard.on_scan(scan, now)
+        guard.on_policy_command(AHEAD, now, now)
+        verdict = guard.decide(now)
+    assert (verdict.reason, verdict.velocity) == ("stale_scan", Velocity())
+    assert guard.counts["dropped_malformed_scan"] == 7
+
+
+@pytest.mark.parametrize(("rays", "step"), [(1, 1.0), (1, -0.1), (2, 0.1), (361, 1.0), (400, 1.0), (720, -0.5)])
+def test_a_scan_of_few_rays_or_of_a_little_more_than_a_turn_is_one(rays: int, step: float) -> None:
+    guard = Guard(ROUND, GuardConfig(odom_check=False))
+    scan = LaserScan(0.0, 0.0, math.radians(step), np.full(rays, 2.0, np.float32), 0.05, RANGE)
+    assert guard.on_scan(scan, 0.0)
+    guard.on_policy_command(Velocity(-0.5), 0.0, 0.0)
+    guard.decide(0.0)
+    seen = ("blind",) if rays < 300 else ()  # where it does not look nothing is known
+    assert guard.decide(0.1).limited == ("acceleration", *seen)
 
 
 @pytest.mark.parametrize("ranges", [[], [math.nan] * 36, [0.01] * 36, [9.0] * 36])

@@ -9,12 +9,12 @@ import pytest
 from safety_support import open_scan
 
 from llmagent_ros.config import build
-from llmagent_ros.contract import RobotContract, load_contract
+from llmagent_ros.contract import RobotContract, load_contract, load_mobile_contract
 from llmagent_ros.errors import ConfigError
 from llmagent_ros.recording.explanation import REASONS
 from llmagent_ros.safety import reasons as rules
 from llmagent_ros.safety.guard import Guard, GuardConfig
-from llmagent_ros.types import Velocity
+from llmagent_ros.types import Velocity, Verdict
 
 CONTRACT = load_contract("sim_diffdrive")  # 0.6 m/s, 1.6 rad/s, 2.5 m/s^2, 8 rad/s^2, period 0.4 s, scan 0.6 s
 FORWARD = Velocity(0.5, 0.0)
@@ -88,6 +88,51 @@ def test_e_stop_is_immediate_latched_and_not_reset_while_pressed() -> None:
     guard.on_policy_command(FORWARD, 100.2, 100.2)
     assert guard.decide(100.3).velocity.linear == pytest.approx(0.25)  # ramps from standstill
     assert guard.counts["e_stop"] == 1
+
+
+def test_it_is_reset_only_when_every_e_stop_is_let_go() -> None:
+    guard = running()
+    guard.on_e_stop(True, "hardware_e_stop")
+    guard.on_e_stop(True)
+    guard.on_e_stop(False)  # who lets go of the one says nothing of the other
+    assert guard.pressed_e_stops == ("hardware_e_stop",)
+    assert not guard.reset_e_stop() and guard.e_stopped
+    guard.on_e_stop(True)
+    assert guard.pressed_e_stops == ("e_stop", "hardware_e_stop")
+    guard.on_e_stop(False, "hardware_e_stop")
+    assert not guard.reset_e_stop()
+    guard.on_e_stop(False)
+    assert guard.pressed_e_stops == () and guard.e_stopped
+    assert guard.reset_e_stop() and not guard.e_stopped
+
+
+@pytest.mark.parametrize("robot", ["sim_diffdrive", "husky"])
+@pytest.mark.parametrize("who", ["policy", "teleop"])
+def test_a_zero_that_is_asked_for_stops_at_once_and_the_ramp_begins_anew(robot: str, who: str) -> None:
+    contract = load_mobile_contract(robot)
+    limits = dataclasses.replace(contract.limits, linear_jerk=10.0)
+    guard = Guard(dataclasses.replace(contract, limits=limits), PLAIN)
+
+    def decide(now: float, velocity: Velocity) -> Verdict:
+        guard.on_scan(open_scan(now), now)
+        guard.on_policy_command(velocity, now, now)
+        if who == "teleop":
+            guard.on_teleop_command(velocity, now)
+        return guard.decide(now)
+
+    for k in range(60):
+        verdict = decide(0.05 * k, Velocity(limits.linear, limits.angular))
+    assert verdict.velocity == Velocity(limits.linear, limits.angular)
+    verdict = decide(3.0, Velocity())
+    assert (verdict.velocity, verdict.source, verdict.limited, verdict.reason) == (Velocity(), who, (), None)
+    verdict = decide(3.05, Velocity(limits.linear))
+    assert verdict.velocity.linear == pytest.approx(10.0 * 0.05**2), "from zero speed and zero acceleration"
+
+
+def test_what_is_nearly_zero_is_ramped() -> None:
+    guard = running()
+    guard.on_policy_command(Velocity(0.0, 1e-6), 100.0, 100.0)
+    assert guard.decide(100.1).velocity.linear == pytest.approx(0.25)
 
 
 def test_reset_without_an_e_stop_keeps_driving() -> None:
@@ -433,6 +478,7 @@ def test_every_stop_has_words_for_people() -> None:
     of_arms = {rules.NO_JOINTS, rules.STALE_JOINTS}
     elsewhere = {rules.OBSTACLE, rules.BLIND}  # test_safety_clearance.py
     elsewhere |= {rules.NO_ODOM, rules.STALE_ODOM, rules.NO_HEARTBEAT, rules.STALE_HEARTBEAT}  # test_safety_vitals.py
+    elsewhere |= {rules.DEAD_MAN}  # test_safety_vitals.py
     elsewhere |= {rules.UNSURE}  # test_safety_fallback.py
     assert set(REASONS) - of_arms - elsewhere == {rules.E_STOP, rules.CLOCK_STOPPED, *old} == {*STOPS, "no_command"}
     assert of_arms <= set(REASONS)
@@ -440,7 +486,11 @@ def test_every_stop_has_words_for_people() -> None:
 
 @pytest.mark.parametrize(
     "values",
-    [{"command_timeout": 0}, {"teleop_timeout": -1}, {"rate": 1}, {"future_tolerance": math.nan}, {"colour": "red"}],
+    [
+        *({"command_timeout": 0}, {"teleop_timeout": -1}, {"rate": 1}, {"future_tolerance": math.nan}),
+        *({"colour": "red"}, {"e_stops": []}, {"e_stops": ["red"]}, {"e_stops": ["e_stop", "e_stop"]}),
+        {"e_stops": ["e_stop", "no topic"]},
+    ],
 )
 def test_config_refuses(values: dict[str, object]) -> None:
     with pytest.raises(ConfigError, match=next(iter(values))):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from safety_support import open_scan
 
@@ -21,11 +21,17 @@ SCAN_TIMEOUT = CONTRACT.sensors.scan.timeout
 EPS = 1e-9
 
 numbers = st.one_of(st.floats(-3, 3), st.sampled_from([0.0, 0.5, -1.3, 1e300, -1e300, math.nan, math.inf, -math.inf]))
-velocities = st.builds(Velocity, numbers, numbers)
+velocities = st.one_of(st.builds(Velocity, numbers, numbers), st.just(Velocity()))
 offsets = st.one_of(st.floats(-1.0, 0.1), st.sampled_from([0.0, 0.0, 0.0, 0.19, 0.3, 1e6, -1e6, math.nan, math.inf]))
 waits = st.one_of(st.floats(0, 0.2), st.sampled_from([0.0, 0.05, 0.05, 0.4, 0.7, 5.0, -0.01, -2.0, 1e7]))
 kinds = st.sampled_from(["policy", "policy", "scan", "scan", "teleop", "press", "release", "reset", "decide", "decide"])
 events = st.lists(st.tuples(waits, kinds, velocities, offsets), max_size=60)
+
+
+ZERO_WHILE_IT_DRIVES = [
+    *((0.0, "scan", Velocity()), (0.0, "policy", Velocity(0.5)), (0.2, "decide", Velocity())),
+    (0.05, "policy", Velocity()),
+]
 
 
 @dataclass
@@ -94,7 +100,7 @@ def check(verdict: Verdict, guard: Guard, ref: Reference, time: float) -> None:
     driven = driven and (seeing or guard.config.teleop_without_scan)
     expected = "stop" if ref.latched else "teleop" if driven else "policy" if seeing and commanded else "stop"
     assert verdict.source == expected
-    if verdict.source == "stop":
+    if verdict.source == "stop" or verdict.asked == Velocity():
         assert velocity == Velocity()  # at once, whatever the speed was
     else:
         elapsed = 0.0 if ref.last_time is None else min(time - ref.last_time, PERIOD)
@@ -105,6 +111,7 @@ def check(verdict: Verdict, guard: Guard, ref: Reference, time: float) -> None:
 
 @settings(max_examples=400, deadline=None)
 @given(events, st.booleans())
+@example([(wait, kind, velocity, 0.0) for wait, kind, velocity in ZERO_WHILE_IT_DRIVES], False)
 def test_promises_hold_for_any_history(history: list[tuple[float, str, Velocity, float]], blind_ok: bool) -> None:
     guard, ref = Guard(CONTRACT, GuardConfig(teleop_without_scan=blind_ok, odom_check=False)), Reference()
     now, counted = 0.0, 0

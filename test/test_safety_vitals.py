@@ -135,6 +135,46 @@ def test_a_clock_that_jumps_back_forgets_odometry() -> None:
     assert step(guard, 50.0, odom=False) == "no_odom"
 
 
+@pytest.mark.parametrize("first", ["odometry", "command"])
+def test_in_lockstep_a_new_world_needs_odometry_of_its_own(first: str) -> None:
+    """Its stamps begin anew: one of the old world would count as fresh for ever."""
+    guard = Guard(CONTRACT, GuardConfig(lockstep=True, odom_check=True))
+
+    def command(stamp: float) -> None:
+        guard.on_scan(open_scan(stamp), 0.0)
+        guard.on_policy_command(FORWARD, stamp, 0.0)
+
+    command(100.0)
+    assert guard.awaits_scan, "their race must not decide"
+    guard.on_odometry(reading(100.0), 0.0)
+    assert not guard.awaits_scan
+    assert guard.decide(0.0).reason is None
+    command(1.0)  # the world began anew, and odometry is dead
+    assert guard.awaits_scan
+    assert guard.decide(0.0).reason == "no_odom"
+    if first == "odometry":
+        guard.on_odometry(reading(0.0), 0.0)
+    command(0.0)
+    if first == "command":
+        assert guard.awaits_scan
+        guard.on_odometry(reading(0.0), 0.0)
+    assert not guard.awaits_scan
+    assert guard.decide(0.0).reason is None
+    command(0.8)
+    assert not guard.awaits_scan, "what has come once is only waited for by its time-out"
+    assert guard.decide(0.0).reason == "stale_odom"
+
+
+def test_in_lockstep_odometry_of_a_new_world_that_comes_before_its_command_counts() -> None:
+    guard = Guard(CONTRACT, GuardConfig(lockstep=True, odom_check=True))
+    for stamp in (8.0, 0.0):
+        guard.on_odometry(reading(stamp), 0.0)
+        guard.on_scan(open_scan(stamp), 0.0)
+        guard.on_policy_command(FORWARD, stamp, 0.0)
+        assert not guard.awaits_scan
+        assert guard.decide(0.0).reason is None
+
+
 # --- heartbeats ---------------------------------------------------------------------------------------
 
 
@@ -164,21 +204,85 @@ def test_a_person_drives_whoever_is_silent() -> None:
 # --- dead-man -----------------------------------------------------------------------------------------
 
 
-def test_a_person_counts_only_while_the_dead_man_is_held_and_said_to_be() -> None:
+def driven_by_hand() -> Guard:
+    """A guard whose policy is fresh, and whose robot a person drives backwards since 0.1 s."""
+    guard = Guard(CONTRACT, GuardConfig(dead_man=True))
+    step(guard, 0.0)
+    guard.on_dead_man(True, 1000.1)
+    guard.on_teleop_command(Velocity(-0.2), 0.1)
+    assert guard.decide(0.1, 1000.1).source == "teleop"
+    return guard
+
+
+def test_a_person_counts_only_while_the_dead_man_is_held() -> None:
     guard = Guard(CONTRACT, GuardConfig(dead_man=True))
     step(guard, 0.0)
     guard.on_teleop_command(Velocity(-0.2), 0.0)
-    assert guard.decide(0.0, 1000.0).source == "policy"
+    assert guard.decide(0.0, 1000.0).source == "policy", "it was never held"
     guard.on_dead_man(True, 1000.0)
+    assert guard.decide(0.05, 1000.05).source == "policy", "what was asked for before must not come back"
     guard.on_teleop_command(Velocity(-0.2), 0.1)
     assert guard.decide(0.1, 1000.1).source == "teleop"
+    assert guard.counts["dropped_without_dead_man"] == 1 and "dead_man_released" not in guard.counts
+
+
+def test_letting_go_stops_the_robot_and_does_not_hand_it_over() -> None:
+    guard = driven_by_hand()
     guard.on_dead_man(False, 1000.2)
-    assert guard.decide(0.2, 1000.2).source == "policy"
+    for now in (0.2, 0.4, 0.6, 0.69):
+        step(guard, now)
+        guard.on_teleop_command(Velocity(-0.2), now)  # what is refused does not prolong it
+        verdict = guard.decide(now, 1000.0 + now)
+        assert (verdict.source, verdict.reason, verdict.velocity) == ("stop", "dead_man_released", Velocity())
+    assert step(guard, 0.71) is None
+    assert guard.decide(0.71, 1000.71).source == "policy"
+    assert guard.counts["dead_man_released"] == 1 and guard.counts["dropped_without_dead_man"] == 5
+
+
+def test_a_dead_man_that_falls_silent_is_let_go() -> None:
+    guard = driven_by_hand()
+    for now in (0.4, 0.59):
+        step(guard, now)
+        guard.on_teleop_command(Velocity(-0.2), now)
+        assert guard.decide(now, 1000.0 + now).source == "teleop"
+    for now in (0.61, 1.1):
+        assert step(guard, now) == "dead_man_released", "nothing was heard of it for 0.5 s"
+    assert step(guard, 1.12) is None
+
+
+def test_who_holds_it_again_drives_at_once() -> None:
+    guard = driven_by_hand()
+    guard.on_dead_man(False, 1000.2)
+    assert guard.decide(0.2, 1000.2).reason == "dead_man_released"
     guard.on_dead_man(True, 1000.25)
-    assert guard.decide(0.25, 1000.25).source == "policy", "what was asked for before must not come back"
+    assert guard.decide(0.25, 1000.25).reason == "dead_man_released", "what was asked for before must not come back"
     guard.on_teleop_command(Velocity(-0.2), 0.3)
     assert guard.decide(0.3, 1000.3).source == "teleop"
-    step(guard, 0.85)
-    guard.on_teleop_command(Velocity(-0.2), 0.85)
-    assert guard.decide(0.85, 1000.85).source == "policy", "nothing was heard of it for 0.6 s"
-    assert guard.counts["dead_man_released"] == 3
+
+
+def test_letting_go_outlasts_a_clock_that_jumps() -> None:
+    guard = driven_by_hand()
+    guard.on_dead_man(False, 1000.2)
+    guard.decide(0.2, 1000.2)
+    for steady, reason in ((1000.3, "dead_man_released"), (1000.69, "dead_man_released"), (1000.71, None)):
+        now = steady - 1050.0
+        guard.on_scan(open_scan(now), now)
+        guard.on_odometry(reading(now), now)
+        guard.on_policy_command(FORWARD, now, now)
+        assert guard.decide(now, steady).reason == reason
+    assert guard.counts["clock_jumped_back"] == 1
+
+
+def test_without_a_dead_man_letting_go_is_a_zero_that_lasts() -> None:
+    guard = Guard(CONTRACT)
+    step(guard, 0.0)
+    guard.on_teleop_command(Velocity(-0.2), 0.1)
+    guard.decide(0.1, 1000.1)
+    guard.on_teleop_command(Velocity(), 0.2)
+    guard.on_dead_man(False, 1000.2)
+    for now in (0.2, 0.69):
+        step(guard, now)
+        verdict = guard.decide(now, 1000.0 + now)
+        assert (verdict.source, verdict.velocity) == ("teleop", Velocity())
+    step(guard, 0.71)
+    assert guard.decide(0.71, 1000.71).source == "policy"

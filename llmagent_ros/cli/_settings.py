@@ -5,8 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from llmagent_ros.config import parse_yaml
 from llmagent_ros.errors import ConfigError
 
 
@@ -25,9 +24,9 @@ def put_setting(settings: dict[str, Any], setting: str) -> None:
         if not isinstance(settings, dict):
             raise ConfigError(f"--set {setting!r}: {part} is no group of settings")
     try:
-        settings[last] = yaml.safe_load(value)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"--set {setting!r}: the value is not YAML: {' '.join(str(error).split())}") from error
+        settings[last] = parse_yaml(value)
+    except ConfigError as error:
+        raise ConfigError(f"--set {setting!r}: {error}") from error
 
 
 def bundle_of(path: Path, argument: str = "--start") -> str:

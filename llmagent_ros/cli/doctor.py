@@ -11,9 +11,10 @@ commands that nobody takes, or that somebody sends past the guard; clocks that d
 from __future__ import annotations
 
 import argparse
-import json
 
+from llmagent_ros.cli._json import json_text
 from llmagent_ros.cli._table import table
+from llmagent_ros.console.text import printable
 from llmagent_ros.errors import ConfigError
 
 HELP = "check a robot contract against the running graph"
@@ -43,11 +44,11 @@ def run(args: argparse.Namespace) -> int:
 
     found = examine(contract, observe(contract, args.seconds, args.namespace))
     if args.json:
-        print(json.dumps(report.as_json(found), indent=2))
+        print(json_text(report.as_json(found)))
         return 0 if found.healthy else 1
     print(table(("of the contract", "topic", "state", "measured"), report.rows(found)))
     if lines := report.advice(found):
-        print("\n" + "\n".join(lines))
+        print(printable("\n" + "\n".join(lines)))
     verdict = "the robot is as its contract says" if found.healthy else "the robot is not as its contract says"
     print(f"\n{contract.robot}, watched for {found.seconds:.1f} s: {verdict}")
     return 0 if found.healthy else 1

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
 from pathlib import Path
 
 HELP = "say in words why the robot did what it did at a step of a run"
@@ -32,6 +31,8 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 def run(args: argparse.Namespace) -> int:
     """Exit code 0, or 2 when there is no such run or step."""
+    from llmagent_ros.cli._json import json_text
+    from llmagent_ros.console.text import printable
     from llmagent_ros.errors import ConfigError
     from llmagent_ros.recording import explanation
     from llmagent_ros.recording.decision_reader import DecisionReader
@@ -42,16 +43,16 @@ def run(args: argparse.Namespace) -> int:
         if args.step is not None:
             record = reader.find(args.step)
             if args.json:
-                print(json.dumps(explanation.as_json(record), indent=2, ensure_ascii=False))
+                print(json_text(explanation.as_json(record)))
             else:
-                print(explanation.explain(record, reader.following(record)))
+                print(printable(explanation.explain(record, reader.following(record))))
             return 0
         episodes = reader.episodes()
     shown = episodes[-args.episodes :]
     if args.json:
-        print(json.dumps([dataclasses.asdict(episode) for episode in shown], indent=2, ensure_ascii=False))
+        print(json_text([dataclasses.asdict(episode) for episode in shown]))
         return 0
-    print(explanation.episode_table(shown))
+    print(printable(explanation.episode_table(shown)))
     left = f"{len(episodes) - len(shown)} earlier ones with --episodes 0. " if len(shown) < len(episodes) else ""
     last = shown[-1]
     print(

@@ -21,6 +21,7 @@ from pathlib import Path
 from types import ModuleType
 
 from llmagent_ros import __version__
+from llmagent_ros.console.text import printable
 from llmagent_ros.errors import LlmAgentError, UnknownNameError
 
 EXIT_ERROR = 2
@@ -33,13 +34,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return _dispatch(words)
     except LlmAgentError as error:
-        print(f"llmagent: {' '.join(str(error).split())}", file=sys.stderr)
-        return EXIT_ERROR
+        return _refuse(str(error))
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
     except BrokenPipeError:  # `llmagent … | head`: nobody reads on, and the interpreter must not try to flush
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + signal.SIGPIPE
+    except OSError as error:  # a folder that one may not read, a name that is too long, a disk that is full
+        return _refuse(str(error) if error.filename is None else f"{error.filename}: {error.strerror}")
 
 
 def commands() -> dict[str, str]:
@@ -49,6 +51,11 @@ def commands() -> dict[str, str]:
         if path.stem not in ("__init__", "main") and not path.stem.startswith("_"):
             found[path.stem.replace("_", "-")] = _help(path)
     return found
+
+
+def _refuse(problem: str) -> int:
+    print(f"llmagent: {printable(' '.join(problem.split()))}", file=sys.stderr)
+    return EXIT_ERROR
 
 
 def _dispatch(words: list[str]) -> int:

@@ -71,10 +71,15 @@ def _settings(args: argparse.Namespace, **values: Any) -> dict[str, Any]:
 
 def _from_runs(args: argparse.Namespace) -> int:
     from llmagent_ros import config
+    from llmagent_ros.errors import ConfigError
     from llmagent_ros.experiments.meta_replays import MetaReplays, MetaReplaysConfig
 
     values = {"runs": args.runs, "minutes": args.minutes, "memory_mb": args.memory_mb}
     given = {name: value for name, value in values.items() if value is not None}
+    if missing := [run for run in args.runs if not Path(run).is_dir()]:
+        if not args.follow:
+            raise ConfigError(f"--runs {', '.join(missing)}: no such folder; with --follow it need not be there yet")
+        print(f"not there yet: {', '.join(missing)}", flush=True)
     meta = config.build(MetaReplaysConfig, _settings(args, **given), "llmagent meta-train")
     out = args.out or Path(args.runs[0]) / "meta"
     os.nice(args.niceness)

@@ -11,7 +11,6 @@ Exit code 1: no threshold has the wished precision; the folder is written to be 
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -44,6 +43,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 def run(args: argparse.Namespace) -> int:
     """Exit code 0; 1 when the classifier may not judge."""
+    from llmagent_ros.cli._json import json_text
     from llmagent_ros.outcomes.classifier import load
 
     made = _fit(args) if args.action == "fit" else load(args.folder)
@@ -51,7 +51,7 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         usable = made.threshold is not None
         facts = {"usable": usable, "threshold": made.threshold, "wordings": made.wordings, **made.about}
-        print(json.dumps(facts, indent=2, ensure_ascii=False))
+        print(json_text(facts))
     else:
         print(_text(made, folder))
     return 0 if made.threshold is not None else 1

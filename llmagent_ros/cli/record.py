@@ -21,7 +21,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from llmagent_ros.cli._gaps import warn_of
 from llmagent_ros.cli._table import table
+from llmagent_ros.console.text import printable
 from llmagent_ros.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -87,7 +89,7 @@ def _add_import(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Exit code 0; 1 where something is wrong with a bag; 2 where there is none."""
+    """Exit code 0; 1 where something is wrong with a bag; 2 where there is none, or nothing in it to import."""
     actions = {"list": _list, "verify": _verify, "scenes": _scenes, "redact": _redact, "import": _import}
     return actions[args.action](args)
 
@@ -97,24 +99,29 @@ def _list(args: argparse.Namespace) -> int:
     from llmagent_ros.recording.bags.reader import find_bags
 
     entries = [entry(path) for path in find_bags(args.bags)]
+    damaged = [each.problem for each in entries if each.problem]
     if args.json:
         plain = [dataclasses.asdict(each) | {"path": str(each.path)} for each in entries]
         print(json.dumps(plain, indent=2, ensure_ascii=False))
-        return 0
+        return 1 if damaged else 0
     header = ("bag", "began", "episode", "task", "end", "reward", "steps", "adapter", "s", "MB")
     print(table(header, [_row(each) for each in entries]))
     total = sum(each.nbytes for each in entries) / 1e6
     print(f"\n{len(entries)} bags, {total:.1f} MB in {entries[0].path.parent}")
-    return 0
+    for problem in damaged:
+        print(printable(problem))
+    return 1 if damaged else 0
 
 
 def _row(each: BagEntry) -> tuple[str, ...]:
+    size = f"{each.nbytes / 1e6:.2f}"
+    if each.problem:
+        return each.path.name, "", "", "", "damaged", "", "", "", "", size
     began = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(each.began * 1e-9))
     end = "unfinished" if not each.finished else "none" if each.success is None else each.reason or "ended"
     task = each.task if len(each.task) <= _WIDTH else f"{each.task[: _WIDTH - 1]}…"
     numbers = (f"{each.reward:.2f}", str(each.steps), ", ".join(each.adapters[-1:]) or "-")
-    size = (f"{each.duration:.1f}", f"{each.nbytes / 1e6:.2f}")
-    return each.path.name, began, str(each.episode), task, end, *numbers, *size
+    return each.path.name, began, str(each.episode), task, end, *numbers, f"{each.duration:.1f}", size
 
 
 def _verify(args: argparse.Namespace) -> int:
@@ -191,19 +198,24 @@ def _redact(args: argparse.Namespace) -> int:
 
 def _import(args: argparse.Namespace) -> int:
     from llmagent_ros.contract import load_contract
-    from llmagent_ros.experiments.recordings.transitions import kept_transitions, store
+    from llmagent_ros.experiments.recordings.transitions import Gaps, kept_transitions, store
 
-    contract = load_contract(args.robot) if args.robot else None
+    contract, gaps = load_contract(args.robot) if args.robot else None, Gaps()
     if _is_foreign(args.source):
         found = _demonstrated(args)
     else:
-        found = kept_transitions(args.source)
-    came, new = store(args.into, found, contract.phrases if contract is not None else ())
+        found = kept_transitions(args.source, gaps)
+    try:
+        came, new = store(args.into, found, contract.phrases if contract is not None else ())
+    finally:
+        code = warn_of(gaps)
+    if not came:
+        raise ConfigError(f"{args.source}: nothing to import: there are no transitions")
     if args.json:
         print(json.dumps({"transitions": came, "new": new, "replay": str(args.into)}, indent=2))
     else:
         print(f"{args.into}: {new} of {came} transitions were new")
-    return 0
+    return code
 
 
 def _demonstrated(args: argparse.Namespace) -> Iterator[Transition]:

@@ -6,7 +6,7 @@
     llmagent skills export ID my_skill/                 # a folder that PEFT loads, with a card
     llmagent skills import my_skill/ --store runs/s1/knowledge
     llmagent skills log                                 # what happened to the skills, and why
-    llmagent skills verify                              # exit code 1 when something is wrong
+    llmagent skills verify                              # exit code 1 when something is wrong, 2 when it cannot open
 
 While a knowledge node has a store open, its services answer instead of this command.
 """
@@ -22,7 +22,9 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from llmagent_ros.cli._json import json_text
 from llmagent_ros.cli._table import table
+from llmagent_ros.console.text import clean, printable
 from llmagent_ros.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -35,6 +37,7 @@ HELP = "look at learned skills, export and import them"
 DATABASE = "skills.sqlite"
 _ACTOR = "llmagent skills"
 _WIDTH = 60  # characters of a cell
+_MOST = 1_000_000_000  # rows
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> argparse.ArgumentParser:
@@ -84,6 +87,10 @@ def run(args: argparse.Namespace) -> int:
     folder = store_folder(args.store, new=args.action == "import")
     if args.action in ("list", "show", "log"):
         return _read(args, folder)
+    if args.action == "import" and not (folder / DATABASE).is_file():
+        from llmagent_ros.knowledge.exchange import read_folder
+
+        read_folder(args.folder, args.description)  # what is refused leaves no empty store
     with _opened(folder, args.embedder) as knowledge:
         return _ACTIONS[args.action](args, knowledge)
 
@@ -118,8 +125,8 @@ def _read(args: argparse.Namespace, folder: Path) -> int:
         if args.action == "show":
             _show(store.get(args.id), args.json)
             return 0
-        if args.limit < 1:
-            raise ConfigError(f"--limit {args.limit}; valid: at least 1")
+        if not 1 <= args.limit <= _MOST:
+            raise ConfigError(f"--limit {args.limit}; valid: 1 to {_MOST:,}")
         if args.action == "log":
             _log(store.audit(args.skill, args.limit), args.json)
         else:
@@ -158,7 +165,7 @@ def _tell_migration(store: SkillStore) -> None:
 
 def _list(skills: list[Skill], total: int, as_json: bool) -> None:
     if as_json:
-        print(json.dumps([_plain(skill) for skill in skills], indent=2, ensure_ascii=False))
+        print(json_text([_plain(skill) for skill in skills]))
         return
     print(table(("id", "skill", "contract", "succeeded", "lessons", "updated"), [_row(skill) for skill in skills]))
     if total > len(skills):
@@ -168,21 +175,21 @@ def _list(skills: list[Skill], total: int, as_json: bool) -> None:
 def _show(skill: Skill, as_json: bool) -> None:
     plain = _plain(skill)
     if as_json:
-        print(json.dumps(plain, indent=2, ensure_ascii=False))
+        print(json_text(plain))
         return
     told = {"success": _success(skill), "created": _date(skill.created), "updated": _date(skill.updated)}
     lists = {name: plain[name] or ["-"] for name in ("instructions", "parents")}
     lists["lessons"] = [str(lesson) for lesson in skill.lessons] or ["-"]
     texts = {name: plain[name] or "-" for name in ("id", "description", "contract", "digest")}
     for name, value in (texts | told).items():
-        print(f"{name + ':':<14} {value}")
+        print(f"{name + ':':<14} {clean(value)}")
     for name, values in lists.items():
-        print(f"{name + ':':<14} " + f"\n{'':15}".join(values))
+        print(f"{name + ':':<14} " + f"\n{'':15}".join(map(clean, values)))
 
 
 def _log(entries: list[AuditEntry], as_json: bool) -> None:
     if as_json:
-        print(json.dumps([dataclasses.asdict(entry) for entry in entries], indent=2, ensure_ascii=False))
+        print(json_text([dataclasses.asdict(entry) for entry in entries]))
         return
     rows = [
         (
@@ -202,7 +209,7 @@ def _search(args: argparse.Namespace, knowledge: Knowledge) -> int:
     found = knowledge.retrieve(args.text, args.k, args.contract, args.min_success)
     if args.json:
         told = [{"similarity": round(one.similarity, 4), **_plain(one.skill)} for one in found]
-        print(json.dumps(told, indent=2, ensure_ascii=False))
+        print(json_text(told))
         return 0
     rows = [(f"{one.similarity:.3f}", *_row(one.skill)) for one in found]
     print(table(("similarity", "id", "skill", "contract", "succeeded", "lessons", "updated"), rows))
@@ -222,7 +229,7 @@ def _import(args: argparse.Namespace, knowledge: Knowledge) -> int:
 
     given = {"description": args.description, "as_new": args.as_new, "reason": args.reason}
     skill = import_skill(knowledge, args.folder, actor=f"{_ACTOR} import", **given)
-    _say(args, f"skill {skill.id} imported: {skill.description}", _plain(skill))
+    _say(args, f"skill {skill.id} imported: {clean(skill.description)}", _plain(skill))
     return 0
 
 
@@ -233,23 +240,32 @@ def _delete(args: argparse.Namespace, knowledge: Knowledge) -> int:
     if not args.yes:
         if not sys.stdin.isatty():
             raise ConfigError("skills delete: give --yes, as there is no terminal to ask on")
-        if input(f"delete {skill.id}, {skill.description!r}? [y/N] ").strip().lower() not in ("y", "yes"):
+        if not _agreed(f"delete {skill.id}, {skill.description!r}? [y/N] "):
             print("not deleted")
             return 1
     knowledge.delete(skill.id, cause=Cause(args.reason, f"{_ACTOR} delete"))
-    _say(args, f"skill {skill.id} deleted: {skill.description}", {"id": skill.id})
+    _say(args, f"skill {skill.id} deleted: {clean(skill.description)}", {"id": skill.id})
     return 0
+
+
+def _agreed(question: str) -> bool:
+    """What a person answers on the terminal; Ctrl-D is a no."""
+    try:
+        return input(question).strip().lower() in ("y", "yes")
+    except EOFError:
+        print()
+        return False
 
 
 def _verify(args: argparse.Namespace, knowledge: Knowledge) -> int:
     problems, stats = knowledge.verify(), knowledge.stats()
     if args.json:
-        print(json.dumps({"problems": problems, **dataclasses.asdict(stats)}, indent=2))
+        print(json_text({"problems": problems, **dataclasses.asdict(stats)}))
     elif problems:
-        print("\n".join(problems))
+        print(printable("\n".join(problems)))
     else:
         counts = f"{stats.skills:,} skills, {stats.vectors:,} vectors, {stats.bundles:,} bundles"
-        print(f"sound: {counts}; index {stats.opened}")
+        print(printable(f"sound: {counts}; index {stats.opened}"))
     return 1 if problems else 0
 
 
@@ -257,7 +273,7 @@ _ACTIONS = {"search": _search, "export": _export, "import": _import, "delete": _
 
 
 def _say(args: argparse.Namespace, text: str, values: dict[str, Any]) -> None:
-    print(json.dumps(values, indent=2, ensure_ascii=False) if args.json else text)
+    print(json_text(values) if args.json else text)
 
 
 def _plain(skill: Skill) -> dict[str, Any]:
@@ -278,7 +294,8 @@ def _success(skill: Skill) -> str:
 
 
 def _short(text: str) -> str:
-    return text if len(text) <= _WIDTH else f"{text[: _WIDTH - 1]}…"
+    shown = clean(text)
+    return shown if len(shown) <= _WIDTH else f"{shown[: _WIDTH - 1]}…"
 
 
 def _date(seconds: float) -> str:

@@ -17,12 +17,13 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 def run(args: argparse.Namespace) -> int:
     """Exit code 0 when the instruction was carried out, 1 when not."""
+    from llmagent_ros.console.text import clean
     from llmagent_ros.nodes.task_client import execute
 
     def show(step: int, scene: str, action: str, reward: float) -> None:
         if not args.quiet:
-            print(f"{step:4d}  {action:<12}  return {reward:+.2f}  {scene}", flush=True)
+            print(f"{step:4d}  {clean(action):<12}  return {reward:+.2f}  {clean(scene)}", flush=True)
 
     success, reason, steps, reward = execute(args.instruction, args.time_limit, show)
-    print(f"{'done' if success else 'not done'}: {reason} after {steps} steps, return {reward:+.2f}")
+    print(f"{'done' if success else 'not done'}: {clean(reason)} after {steps} steps, return {reward:+.2f}")
     return 0 if success else 1

@@ -34,6 +34,14 @@ def clean(text: str, ascii_only: bool = False) -> str:
     return " ".join("".join(shown).split())
 
 
+def printable(text: str) -> str:
+    """`text` without control or invisible characters; lines and spaces stay.
+
+    For what was laid out already: of an escape sequence the escape goes, and the rest of it can be read.
+    """
+    return "".join(c for c in text.replace("\t", " ") if c == "\n" or unicodedata.category(c) not in _DROPPED)
+
+
 def bar(share: float, width: int, ascii_only: bool = False) -> str:
     """A horizontal bar of `width` columns, filled by `share` in [0, 1], in eighths of a column."""
     share = min(max(share, 0.0), 1.0) if math.isfinite(share) else 0.0

@@ -10,6 +10,7 @@ import numpy as np
 from llmagent_ros import messages
 from llmagent_ros.contract import ArmContract, RobotContract
 from llmagent_ros.errors import ConfigError
+from llmagent_ros.geometry import direction_problem
 from llmagent_ros.messages import Message
 
 
@@ -26,9 +27,7 @@ def _scan(contract: RobotContract, message: Message) -> str:
     measured = np.isinf(scan.ranges) | ((scan.ranges >= scan.range_min) & (scan.ranges <= scan.range_max))
     if not measured.any():
         return f"none of {len(scan.ranges)} ranges is a measurement"
-    if not math.isfinite(scan.angle_increment) or scan.angle_increment == 0.0:
-        return f"angle_increment is {scan.angle_increment}"
-    return ""
+    return direction_problem(scan)
 
 
 def _odometry(contract: RobotContract, message: Message) -> str:

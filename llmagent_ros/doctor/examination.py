@@ -201,6 +201,11 @@ def _command(spec: TopicSpec, seen: TopicObservation, observation: Observation) 
             said = f"{endpoint.node} publishes it too, past the guard"
             advice = f"stop it, or have it publish for the guard ({observation.guard} must be the only one)"
             yield Finding("error", spec.key, spec.topic, "unguarded", said, advice)
+    guards = sum(endpoint.node == observation.guard for endpoint in seen.publishers)
+    if guards > 1:
+        said = f"{guards} publishers of it are called {observation.guard}"
+        advice = "stop all but one guard, on whatever machine; one that was killed is seen for some seconds more"
+        yield Finding("error", spec.key, spec.topic, "unguarded", said, advice)
 
 
 def _unmatched(spec: TopicSpec, endpoint: Endpoint) -> str:

@@ -71,11 +71,11 @@ class LabelledScenes:
 
 
 def collect(runs: Sequence[Path], last: int = 1) -> LabelledScenes:
-    """The scenes of all episodes in the replays of runs, those of further kinds of tasks too.
+    """The scenes of all episodes in the replays of runs, those of further kinds of tasks too; each episode once.
 
-    An episode succeeded when episodes.csv says so; one that is not listed there (a demonstration), when it terminated
-    with a reward above 0. Those that have not ended are left out. Positives are its last scenes; negatives the others,
-    and all scenes of failures.
+    An episode succeeded when episodes.csv of any of the runs says so; one that is not listed (a demonstration), when
+    it terminated with a reward above 0. Those that have not ended are left out. Positives are its last scenes;
+    negatives the others, and all scenes of failures.
 
     Raises:
         ConfigError: a run has no replay. StoreError: one is damaged.
@@ -99,19 +99,33 @@ def collect(runs: Sequence[Path], last: int = 1) -> LabelledScenes:
 
 
 def _episodes(runs: Sequence[Path]) -> Iterator[tuple[list[Transition], bool]]:
-    for run in runs:
-        replays = [path for path in (run / REPLAY, *sorted(run.glob(f"tasks/*/{REPLAY}"))) if path.is_file()]
-        if not replays:
-            raise ConfigError(f"{run}: no {REPLAY}; give the folder of a run that `make sim` or `llmagent train` made")
-        listed = run / EPISODES
-        told = {(e.run, e.episode): e.success for e in read_episodes(listed)} if listed.is_file() else {}
-        for path in replays:
-            with Replay(path, read_only=True) as replay:
-                for summary in replay.episodes(_MOST_EPISODES):
-                    steps = replay.episode(summary.run, summary.episode)
-                    if steps[-1].terminated or steps[-1].truncated:
-                        well = steps[-1].terminated and steps[-1].reward > 0
-                        yield steps, told.get((summary.run, summary.episode), well)
+    """Each ended episode once, however many replays have it: a copy must not be held out from its original."""
+    told = {key: success for run in runs for key, success in _told(run).items()}  # replays may have those of others
+    seen: set[tuple[str, int]] = set()
+    for path in [path for run in runs for path in _replays(run)]:
+        with Replay(path, read_only=True) as replay:
+            for summary in replay.episodes(_MOST_EPISODES):
+                key = (summary.run, summary.episode)
+                if key in seen:
+                    continue
+                steps = replay.episode(*key)
+                if steps[-1].terminated or steps[-1].truncated:
+                    seen.add(key)
+                    well = steps[-1].terminated and steps[-1].reward > 0
+                    yield steps, told.get(key, well)
+
+
+def _replays(run: Path) -> list[Path]:
+    replays = [path for path in (run / REPLAY, *sorted(run.glob(f"tasks/*/{REPLAY}"))) if path.is_file()]
+    if not replays:
+        raise ConfigError(f"{run}: no {REPLAY}; give the folder of a run that `make sim` or `llmagent train` made")
+    return replays
+
+
+def _told(run: Path) -> dict[tuple[str, int], bool]:
+    """Whether an episode succeeded, by (run, episode), of those that the run has listed."""
+    listed = run / EPISODES
+    return {(each.run, each.episode): each.success for each in read_episodes(listed)} if listed.is_file() else {}
 
 
 def split(succeeded: Labels, seed: int) -> list[NDArray[np.int64]]:

@@ -16,10 +16,14 @@ _DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
 class BundleFiles:
-    """The bundles of a store. One writer; a bundle never changes once it has its name."""
+    """The bundles of a store. One writer; a bundle never changes once it has its name.
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    Args:
+        max_bytes: of a bundle; a larger one is neither stored nor read.
+    """
+
+    def __init__(self, folder: Path, max_bytes: int) -> None:
+        self.folder, self.max_bytes = folder, max_bytes
         folder.mkdir(parents=True, exist_ok=True)
 
     def path(self, digest: str) -> Path:
@@ -32,20 +36,17 @@ class BundleFiles:
             raise StoreError(f"{self.folder}: {digest[:80]!r} is not a bundle's digest")
         return self.folder / digest
 
-    def put(self, source: Path, max_bytes: int, expected: str = "") -> str:
+    def put(self, source: Path, expected: str = "") -> str:
         """Copies a bundle in, whole and on the disk when this returns, and returns its digest.
 
         Args:
             expected: the digest that it must have; empty for any.
 
         Raises:
-            ModelError: `source` cannot be read, is not a sound bundle, or larger than `max_bytes`.
+            ModelError: `source` cannot be read, is not a sound bundle, or too large.
             StoreError: the disk is full.
         """
-        size = _size(source)
-        if size > max_bytes:
-            raise ModelError(f"{source}: a bundle of {size} bytes; at most {max_bytes} are stored")
-        digest = bundle_digest(source)
+        digest = bundle_digest(source, self.max_bytes)
         if expected and digest != expected:
             raise ModelError(f"{source}: is the bundle {digest}, not {expected}")
         final = self.path(digest)
@@ -55,7 +56,7 @@ class BundleFiles:
         try:
             self._copy(source, temporary)
             # What was checked may have changed while it was copied: only the copy counts.
-            if bundle_digest(temporary) != digest:
+            if bundle_digest(temporary, self.max_bytes) != digest:
                 raise ModelError(f"{source}: changed while it was copied")
             self.remove(digest)
             temporary.rename(final)
@@ -69,7 +70,7 @@ class BundleFiles:
     def sound(self, digest: str) -> bool:
         """Whether the bundle is there and every file has its hash."""
         try:
-            return bundle_digest(self.path(digest)) == digest
+            return bundle_digest(self.path(digest), self.max_bytes) == digest
         except ModelError:
             return False
 
@@ -111,12 +112,3 @@ class BundleFiles:
             shutil.copyfile(source / name, target / name, follow_symlinks=False)
             sync(target / name)
         sync(target)
-
-
-def _size(source: Path) -> int:
-    """Bytes of a folder's files. Whoever names the folder may name anything, or it may be removed at this moment."""
-    try:
-        return sum(path.lstat().st_size for path in source.iterdir())
-    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
-        reason = error.strerror if isinstance(error, OSError) else error
-        raise ModelError(f"{source}: cannot be read as a bundle: {reason}") from error

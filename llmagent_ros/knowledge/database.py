@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import sqlite3
 import threading
 import time
@@ -10,9 +9,12 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
+from llmagent_ros.durable import make_folder
 from llmagent_ros.errors import StoreError
 from llmagent_ros.knowledge import audit, schema
+from llmagent_ros.locking import HOLDER, FileLock
 
+BUNDLES = "bundles"  # the folder beside the database; see BundleFiles
 _READ_CACHE = 8192  # KiB of pages: what searches look up again and again
 
 
@@ -23,7 +25,7 @@ class Database:
         path: of the file. migrated_from: the version that was found, where it was an older one; else 0.
 
     Raises (from any method):
-        StoreError: the database is damaged, of another version, the disk is full, or it is closed.
+        StoreError: the database is damaged, lost, of another version, the disk is full, or it is closed.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -32,19 +34,10 @@ class Database:
         self._writing, self._reading = threading.RLock(), threading.RLock()
         self.writer: sqlite3.Connection | None = None
         self._reader: sqlite3.Connection | None = None
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            self._lock_file = (folder / "lock").open("w")
-        except OSError as error:
-            raise StoreError(f"{folder}: cannot be opened as a store: {error.strerror}") from error
-        try:
-            fcntl.flock(self._lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            self._lock_file.close()
-            raise StoreError(
-                f"{folder}: another instance has this store open; a knowledge node that has it answers by its services "
-                "(retrieve_skills, store_skill, delete_skill, knowledge/statistics)"
-            ) from error
+        make_folder(folder)
+        services = "(retrieve_skills, store_skill, delete_skill, knowledge/statistics)"
+        busy = f"process {HOLDER} has this store open; a knowledge node that has it answers by its services {services}"
+        self._lock = FileLock(folder / "lock", f"{folder}: {busy}")
         try:
             self._open()
         except StoreError:
@@ -62,7 +55,7 @@ class Database:
                 if connection is not None:
                     connection.close()
             self._reader = self.writer = None
-            self._lock_file.close()
+            self._lock.release()
 
     @contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:
@@ -102,12 +95,15 @@ class Database:
         return found if totals == counted else [*found, f"totals are {totals}, but {counted} are there"]
 
     def _open(self) -> None:
+        if not self.path.exists():
+            self._check_new()
         with self._translated():
             self.writer = self._connect()
             version = self.writer.execute("PRAGMA user_version").fetchone()[0]
         if not 0 <= version <= schema.VERSION:
             raise StoreError(f"{self.path}: of version {version}; this program reads versions 1 to {schema.VERSION}")
         if version == 0:
+            self._check_new()
             with self.transaction() as database:
                 schema.create(database)
         elif version == 1:
@@ -116,6 +112,23 @@ class Database:
             self._reader = self._connect()
             self._reader.execute("PRAGMA query_only = ON")
             self._reader.execute(f"PRAGMA cache_size = -{_READ_CACHE}")
+
+    def _check_new(self) -> None:
+        """Bundles without a database are what is left of a store: a new one would take them for unused, and sweep them.
+
+        Raises:
+            StoreError: there are some, or nobody can tell.
+        """
+        folder = self.path.parent / BUNDLES
+        try:
+            left = folder.is_dir() and any(not path.name.endswith(".tmp") for path in folder.iterdir())
+        except OSError as error:
+            raise StoreError(f"{folder}: cannot be read: {error.strerror}") from error
+        if left:
+            raise StoreError(
+                f"{self.path}: missing or empty, while {folder} still holds bundles of its skills; put it back from a "
+                "copy, or begin in another folder"
+            )
 
     def _migrate(self) -> None:
         with self.transaction() as database:

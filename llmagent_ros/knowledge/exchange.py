@@ -25,7 +25,7 @@ from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass as config_dataclass
 
 from llmagent_ros import config
-from llmagent_ros.bundle import ADAPTER, MANIFEST, Bundle, bundle_files, load_bundle
+from llmagent_ros.bundle import ADAPTER, MANIFEST, MAX_BYTES, Bundle, bundle_files, load_bundle
 from llmagent_ros.durable import write_folder
 from llmagent_ros.errors import ConfigError, ModelError, StoreError, UnknownNameError
 from llmagent_ros.knowledge.audit import Cause
@@ -76,7 +76,7 @@ def export_skill(knowledge: Knowledge, skill_id: str, folder: Path) -> Skill:
     bundle = None
     if skill.path is not None:
         bundle = knowledge.bundle(skill)
-        contents |= bundle_files(skill.path)
+        contents |= bundle_files(skill.path, knowledge.config.max_bundle_bytes)
     history = [dataclasses.asdict(entry) for entry in knowledge.audit(skill_id, _HISTORY)]
     contents[SKILL] = _skill_file(skill, history)
     contents[CARD] = card(skill, bundle).encode()
@@ -110,28 +110,44 @@ def import_skill(
         StoreError: the store has a skill with this id.
     """
     data: dict[str, Any] = {"folder": folder.name}
-    bundle = folder if os.path.lexists(folder / MANIFEST) else None
-    if not os.path.lexists(folder / SKILL):
-        if bundle is None:
-            raise ModelError(f"{folder}: neither {SKILL} nor {MANIFEST}: not an exported skill, and not a bundle")
-        if not description:
-            raise ConfigError(f"{folder}: a bundle without {SKILL}; say what it does with a description")
-        skill = Skill(description, contract=_robot(load_bundle(folder)))
+    skill, bundle = read_folder(folder, description, knowledge.config.max_bundle_bytes)
+    if not skill.id:
         return knowledge.store(skill, bundle, cause=Cause(reason, actor, data))
-    if description:
-        raise ConfigError(f"{folder}: comes with a description of its own, in {SKILL}")
-    skill = read_skill(folder)
-    found = load_bundle(folder).digest if bundle is not None else ""
-    if found != skill.digest:
-        raise ModelError(
-            f"{folder}: {SKILL} is of the bundle {skill.digest or '(none)'}, but {found or 'none'} is there"
-        )
     if as_new:
         data["id"] = skill.id
         skill = replace(skill, id=secrets.token_hex(8))
     else:
         _check_free(knowledge, skill)
     return knowledge.restore(skill, bundle, cause=Cause(reason, actor, data))
+
+
+def read_folder(folder: Path, description: str = "", max_bytes: int = MAX_BYTES) -> tuple[Skill, Path | None]:
+    """The skill of an exported folder, or one without an id of a plain bundle; and where its bundle is, if it has one.
+
+    Args:
+        description: as of `import_skill`. max_bytes: of the bundle.
+
+    Raises:
+        ModelError, ConfigError: as `import_skill`.
+    """
+    bundle = folder if os.path.lexists(folder / MANIFEST) else None
+    if not os.path.lexists(folder / SKILL):
+        if bundle is None:
+            raise ModelError(f"{folder}: neither {SKILL} nor {MANIFEST}: not an exported skill, and not a bundle")
+        if not description:
+            raise ConfigError(f"{folder}: a bundle without {SKILL}; say what it does with a description")
+        skill = Skill(description, contract=_robot(load_bundle(folder, max_bytes)))
+        check_skill(skill)
+        return skill, bundle
+    if description:
+        raise ConfigError(f"{folder}: comes with a description of its own, in {SKILL}")
+    skill = read_skill(folder)
+    found = load_bundle(folder, max_bytes).digest if bundle is not None else ""
+    if found != skill.digest:
+        raise ModelError(
+            f"{folder}: {SKILL} is of the bundle {skill.digest or '(none)'}, but {found or 'none'} is there"
+        )
+    return skill, bundle
 
 
 def read_skill(folder: Path) -> Skill:

@@ -28,6 +28,7 @@ from llmagent_ros.types import FloatArray
 IdArray = NDArray[np.int64]
 
 HEADER = "index.json"
+_UNFINISHED = "index.faiss.tmp"
 _VERSION = 2
 _SLICE = 32  # vectors that are added at once, while no search can run
 _PAUSE = 5e-4  # s between two of them
@@ -210,20 +211,21 @@ class SkillIndex:
         """Writes the index atomically: the header, renamed last, names the file with the vectors by its hash.
 
         Raises:
-            StoreError: it cannot be written; the last one saved is still whole.
+            StoreError: it cannot be written; the last one saved is still whole, and nothing is left of this one.
         """
-        temporary = folder / "index.faiss.tmp"
         try:
-            faiss.write_index(self._faiss, str(temporary))
-            digest = _sha256(temporary)
-            data = folder / f"index-{digest[:16]}.faiss"
-            _publish(temporary, data)
-            header = {"version": _VERSION, "sha256": digest, "dimension": self.dimension, "dead": sorted(self._dead)}
-            (folder / f"{HEADER}.tmp").write_text(json.dumps({**header, **vars(origin)}), encoding="utf-8")
-            _publish(folder / f"{HEADER}.tmp", folder / HEADER)
-            for old in folder.glob("index-*.faiss"):
-                if old != data:
-                    old.unlink()
+            try:
+                temporary, header = folder / _UNFINISHED, folder / f"{HEADER}.tmp"
+                with temporary.open("wb") as file:  # FAISS's own files do not say when the last of it was not written
+                    writer = faiss.PyCallbackIOWriter(file.write)  # type: ignore[attr-defined]  # not in its stubs
+                    faiss.write_index(self._faiss, writer)
+                digest = _sha256(temporary)
+                _publish(temporary, _data_file(folder, digest))
+                told = {"version": _VERSION, "sha256": digest, "dimension": self.dimension, "dead": sorted(self._dead)}
+                header.write_text(json.dumps({**told, **vars(origin)}), encoding="utf-8")
+                _publish(header, folder / HEADER)
+            finally:
+                sweep(folder)  # the index before this one; or of this one what a full disk has no room for
         except (OSError, RuntimeError) as error:  # RuntimeError is how FAISS says that a write failed
             raise StoreError(f"{folder}: the index cannot be saved: {str(error)[:200]}") from error
 
@@ -235,7 +237,7 @@ class SkillIndex:
             StoreError: there is none, or it is damaged or of another format; it can be built anew.
         """
         header = _read_header(folder / HEADER)
-        data = folder / f"index-{header['sha256'][:16]}.faiss"
+        data = _data_file(folder, header["sha256"])
         if header["version"] != _VERSION or header["dimension"] != dimension:
             raise StoreError(f"{folder / HEADER}: of version {header['version']}, dimension {header['dimension']}")
         try:
@@ -273,6 +275,28 @@ class SkillIndex:
             new.add_with_ids(vectors[live], ids[live])
         with self._lock:
             self._faiss, self._graph, self._dead = new, graph, set()
+
+
+def sweep(folder: Path) -> None:
+    """Deletes what saves that failed or were interrupted have left: all but the header and the file that it names.
+
+    Raises:
+        StoreError: a file cannot be deleted.
+    """
+    try:
+        kept = _data_file(folder, _read_header(folder / HEADER)["sha256"])
+    except StoreError:  # no header that could be read: nothing uses any of the files
+        kept = None
+    try:
+        for path in (folder / _UNFINISHED, folder / f"{HEADER}.tmp", *folder.glob("index-*.faiss")):
+            if path != kept:
+                path.unlink(missing_ok=True)
+    except OSError as error:
+        raise StoreError(f"{error.filename or folder}: cannot be deleted: {error.strerror}") from error
+
+
+def _data_file(folder: Path, digest: str) -> Path:
+    return folder / f"index-{digest[:16]}.faiss"
 
 
 def _read_header(path: Path) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import numpy as np
 
 from llmagent_ros.errors import StoreError
 from llmagent_ros.knowledge.embedding import Embedder
-from llmagent_ros.knowledge.index import IndexConfig, IndexOrigin, SkillIndex
+from llmagent_ros.knowledge.index import IndexConfig, IndexOrigin, SkillIndex, sweep
 from llmagent_ros.knowledge.store import Change, SkillStore
 from llmagent_ros.types import FloatArray
 
@@ -42,7 +42,7 @@ class KeptIndex:
         self._save_every, self._save_share = save_every, save_share
         self._unsaved = self._tried = 0  # changes since the last save, and how many of them at the last try
         self.save_error = ""
-        self.index, self.opened = self._open(embedder, config)
+        self.opened = self._open(embedder, config)
 
     def apply(self, changes: Sequence[Change], vectors: Sequence[FloatArray]) -> None:
         """Takes up what was written to the database; saves when enough has changed.
@@ -76,9 +76,9 @@ class KeptIndex:
             self.save_error = ""
 
     def close(self) -> None:
-        """Saves it where that is worth more than what the next opening has to catch up."""
+        """Saves it where that is worth more than what the next opening has to catch up, and if it can be."""
         if self._unsaved >= _WORTH_SAVING * len(self.index):
-            self.save()
+            self._try_to_save()
 
     def _try_to_save(self) -> None:
         try:
@@ -92,25 +92,25 @@ class KeptIndex:
         store = self._store
         return IndexOrigin(store.meta("store"), store.meta("embedder"), int(store.meta("generation")))
 
-    def _open(self, embedder: Embedder, config: IndexConfig) -> tuple[SkillIndex, str]:
-        """The saved index, caught up with the database, or a new one; and which of these, in words."""
+    def _open(self, embedder: Embedder, config: IndexConfig) -> str:
+        """Makes `index` the saved one, caught up with the database, or a new one; which of these, in words."""
+        sweep(self._folder)
         origin = self._origin()
         try:
             index, saved = SkillIndex.load(self._folder, embedder.dimension, config)
             if (saved.store, saved.embedder) != (origin.store, origin.embedder):
                 raise StoreError("the saved index belongs to another store or embedder")
-            if saved == origin:
-                return index, "loaded"
-            self._catch_up(index)
-            return index, "caught up"
+            if saved != origin:
+                self._catch_up(index)
+            self.index = index
+            return "loaded" if saved == origin else "caught up"
         except StoreError as error:
             reason = str(error)
-        index = SkillIndex(embedder.dimension, config)
-        self._catch_up(index)
-        if index.kind == "hnsw":  # it took long to build: not again after a crash
-            index.save(self._folder, origin)
-            self._unsaved = 0
-        return index, f"built anew: {reason}"
+        self.index = SkillIndex(embedder.dimension, config)
+        self._catch_up(self.index)
+        if self.index.kind == "hnsw":  # it took long to build: not again after a crash
+            self._try_to_save()
+        return f"built anew: {reason}"
 
     def _catch_up(self, index: SkillIndex) -> None:
         """Makes it hold the vectors of the database.

@@ -13,11 +13,12 @@ import numpy as np
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass as config_dataclass
 
-from llmagent_ros.bundle import Bundle, load_bundle
+from llmagent_ros.bundle import MAX_BYTES, Bundle, load_bundle
 from llmagent_ros.errors import ConfigError, ModelError, StoreError
 from llmagent_ros.knowledge import lessons
 from llmagent_ros.knowledge.audit import AuditEntry, Cause
 from llmagent_ros.knowledge.bundles import BundleFiles
+from llmagent_ros.knowledge.database import BUNDLES
 from llmagent_ros.knowledge.embedding import Embedder
 from llmagent_ros.knowledge.index import IndexConfig, SkillIndex
 from llmagent_ros.knowledge.kept_index import KeptIndex
@@ -36,7 +37,7 @@ class KnowledgeConfig:
     Attributes:
         max_results: the largest k that may be asked for.
         max_candidates: vectors that a filtered search looks at before it compares all that pass the filter.
-        max_bundle_bytes: the largest bundle that is stored.
+        max_bundle_bytes: of a bundle; a larger one is neither stored nor read.
         save_every, save_share: changes after which the index is saved, at least so many and at least so large a share
             of its size; an older one is caught up when the store is opened.
         batch: skills that `store_many` writes in one transaction.
@@ -46,7 +47,7 @@ class KnowledgeConfig:
     index: IndexConfig = Field(default_factory=IndexConfig)
     max_results: Annotated[int, Field(ge=1)] = 100
     max_candidates: Annotated[int, Field(ge=1)] = 4096
-    max_bundle_bytes: Annotated[int, Field(ge=1)] = 1 << 30
+    max_bundle_bytes: Annotated[int, Field(ge=1)] = MAX_BYTES
     save_every: Annotated[int, Field(ge=1)] = 1000
     save_share: Annotated[float, Field(ge=0, le=1)] = 0.05
     batch: Annotated[int, Field(ge=1, le=100_000)] = 1000
@@ -75,7 +76,8 @@ class Knowledge:
         vocabulary: words and phrases that make a difference between two lessons, such as a robot's action phrases.
 
     Raises:
-        StoreError: the folder is open elsewhere, damaged, or full. ModelError: the embedder cannot be used.
+        StoreError: the folder is open elsewhere, damaged, full, or has bundles but no database.
+        ModelError: the embedder cannot be used.
     """
 
     def __init__(
@@ -92,7 +94,7 @@ class Knowledge:
         self._writing = threading.Lock()
         self._store = SkillStore(folder)
         try:
-            self._bundles = BundleFiles(folder / "bundles")
+            self._bundles = BundleFiles(folder / BUNDLES, self.config.max_bundle_bytes)
             self._bundles.sweep(self._store.digests())
             if self._store.meta("embedder") != embedder.digest:
                 self._store.re_embed(embedder.digest, self._embed)
@@ -206,7 +208,7 @@ class Knowledge:
         """
         if not skill.digest:
             raise StoreError(f"skill {skill.id}: has no bundle")
-        bundle = load_bundle(self._bundles.path(skill.digest))
+        bundle = load_bundle(self._bundles.path(skill.digest), self.config.max_bundle_bytes)
         if bundle.digest != skill.digest:
             raise ModelError(f"{self._bundles.path(skill.digest)}: damaged: its digest is {bundle.digest}")
         return bundle
@@ -288,7 +290,7 @@ class Knowledge:
         vectors = self._embed(skill.texts)
         with self._writing:
             expected = skill.digest if restored else ""
-            digest = self._bundles.put(bundle, self.config.max_bundle_bytes, expected) if bundle else None
+            digest = self._bundles.put(bundle, expected) if bundle else None
             entry = self._entry(skill, vectors, digest, restored=restored)
             (stored,) = self._write([entry], cause)
         return stored

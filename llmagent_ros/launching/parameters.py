@@ -70,7 +70,7 @@ def substituted(path: Path, context: Context) -> Path:
     text = substitution.perform(substitution.parse(path.read_text(encoding="utf-8")), context)
     try:
         yaml.safe_load(text)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:
         raise ConfigError(f"{path}: not YAML after substitution: {' '.join(str(error).split())}") from error
     return _file(text, context)
 
@@ -111,7 +111,7 @@ def _literal(name: str, text: str) -> Any:
 def _load(name: str, text: str) -> Any:
     try:
         return yaml.safe_load(text)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:  # a ValueError: a date that there is not
         raise ConfigError(f"parameter {name}: {text!r} is not YAML; add type=\"str\" if it is plain text") from error
 
 

@@ -87,6 +87,8 @@ class BagRecorderNode(Node):
         self._subscribe(contract)
         self.create_timer(REPORT_PERIOD, self._report, clock=Clock(clock_type=ClockType.STEADY_TIME))
         self.get_logger().info(f"bags go to {folder}; {recorder.counts.mended} that were cut off are mended")
+        for problem in recorder.left:
+            self.get_logger().warning(problem)
 
     def _facts(self) -> dict[str, str]:
         """What every bag says of how it was made."""
@@ -97,7 +99,7 @@ class BagRecorderNode(Node):
             "robot": load_contract(c.robot).robot,
             "contract": text.decode(),
             "contract_sha256": hashlib.sha256(text).hexdigest(),
-            "prompt": json.dumps({**asdict(PromptFormat()), "chat": c.chat}),
+            "prompt": json.dumps({**asdict(PromptFormat()), "chat": c.chat}, ensure_ascii=False),
             "model": c.model or "shipped base",
             "mode": c.mode,
             "namespace": self.get_namespace(),

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-import fcntl
-import os
-import tempfile
+import errno
+import hashlib
+import socket
+import struct
 import threading
 import traceback
 from collections.abc import Callable
-from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from rclpy.lifecycle import LifecycleNode, TransitionCallbackReturn
 from rclpy.node import Node as RosNode
 
 from llmagent_ros.errors import ConfigError, LlmAgentError
+
+_LONGEST_ADDRESS = 100  # bytes; Linux takes 107
+_CREDENTIALS = struct.Struct("3i")  # process, user and group id of SO_PEERCRED, see unix(7)
 
 
 class _Ending:
@@ -135,28 +138,46 @@ class ManagedNode(_Ending, LifecycleNode):
         return TransitionCallbackReturn.SUCCESS
 
 
-def hold_name(node: RosNode) -> TextIO:
-    """Holds a node's name in its ROS domain on this machine while the file is open; with the process it is free again.
+def hold_name(node: RosNode) -> socket.socket:
+    """Holds a node's name in its ROS domain on this machine, for every user, while the socket is open.
+
+    It listens at an abstract address of Linux, which one process has at most and which is free again with its death;
+    unlike a file, it is the same whatever TMPDIR and user id are.
 
     Raises:
         ConfigError: another process has it; two nodes of one name would both command the robot.
     """
     domain = node.context.get_domain_id()
     name = node.get_fully_qualified_name()
-    folder = Path(tempfile.gettempdir()) / f"llmagent_ros-{os.getuid()}"
-    folder.mkdir(mode=0o700, exist_ok=True)
-    file = (folder / f"domain-{domain}{name.replace('/', '_')}.lock").open("a+", encoding="ascii")
+    held, address = socket.socket(socket.AF_UNIX), _address(domain, name)
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        file.seek(0)
-        holder = file.read().strip() or "?"
-        file.close()
+        held.bind(address)
+        held.listen(socket.SOMAXCONN)
+    except OSError as error:
+        held.close()
+        if error.errno != errno.EADDRINUSE:
+            raise
         raise ConfigError(
-            f"node {name} runs already on this machine (process {holder}, ROS domain {domain}); "
+            f"node {name} runs already on this machine (process {_listener(address)}, ROS domain {domain}); "
             "stop it, or take another ROS_DOMAIN_ID or namespace"
         ) from error
-    file.truncate(0)
-    file.write(str(os.getpid()))
-    file.flush()
-    return file
+    return held
+
+
+def _address(domain: int, name: str) -> str:
+    """The abstract address of a name; a digest where it would be too long for one."""
+    said = f"llmagent_ros/domain-{domain}{name}"
+    return "\0" + (said if len(said) <= _LONGEST_ADDRESS else hashlib.sha256(said.encode()).hexdigest())
+
+
+def _listener(address: str) -> str:
+    """The id of the process that listens there; "?" where it cannot be told."""
+    with socket.socket(socket.AF_UNIX) as probe:
+        probe.setblocking(False)
+        try:
+            probe.connect(address)
+        except OSError:  # it has ended meanwhile, or so many have asked before
+            return "?"
+        told = probe.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+    process, _user, _group = _CREDENTIALS.unpack(told)
+    return str(process or "?")  # 0: of a container that this one does not see

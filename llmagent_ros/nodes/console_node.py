@@ -126,7 +126,7 @@ class ConsoleNode(Node):
     def _on_diagnostics(self, message: DiagnosticArray) -> None:
         state = self._state
         for status in message.status:
-            said, name = reports.values(status), reports.component(status)
+            said, name = reports.values(status), reports.component(status, self.get_namespace())
             if name in _NODES:
                 self._reported[name] = time.monotonic()
             if name == "learner":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
+from functools import partial
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -47,7 +48,8 @@ class GuardNodeConfig(GuardConfig):
     Attributes:
         robot: contract in config/robots, or a path.
         mode: lockstep: one output for each policy command, the world waits for it. realtime: outputs also in between.
-        scan_wait: s of wall time that a command waits in lockstep for the scan (joint states) of its stamp.
+        scan_wait: s of wall time that a command waits in lockstep for the scan (joint states) of its stamp, and for the
+            first odometry of a world where it is watched.
         dead_man_button: with `dead_man`, the button of `joy` that is held; -1: it is the Bool on `teleop_enable`.
     """
 
@@ -58,7 +60,7 @@ class GuardNodeConfig(GuardConfig):
 
 
 class GuardNode(Node):
-    """Subscribes cmd_vel_policy, cmd_vel_teleop, e_stop and the contract's scan; service ~/reset_e_stop.
+    """Subscribes cmd_vel_policy, cmd_vel_teleop, `e_stops` and the contract's scan; service ~/reset_e_stop.
 
     In real time the contract's odometry; as configured decision, heartbeat, and teleop_enable or joy.
 
@@ -100,8 +102,9 @@ class GuardNode(Node):
         self._diagnostics = Diagnostics(self)
         # The subscription with the fewest demands matches every e-stop driver; the other one tells a guard that starts
         # late that the button is pressed.
-        for profile in (qos.SENSOR, qos.LATEST):
-            self.create_subscription(Bool, "e_stop", self._on_e_stop, profile)
+        for topic in self._config.e_stops:
+            for profile in (qos.SENSOR, qos.LATEST):
+                self.create_subscription(Bool, topic, partial(self._on_e_stop, topic), profile)
         self._subscribe_sense()
         self._subscribe_vitals()
         self.create_subscription(topics.kind, topics.policy, self._on_policy_command, qos.COMMAND)
@@ -172,6 +175,7 @@ class GuardNode(Node):
 
     def _on_odometry(self, message: Odometry) -> None:
         self._guard.on_odometry(odometry_from_message(message), self._now())
+        self._go_on()
 
     def _on_decision(self, message: Decision) -> None:
         if self._guard.on_decision(to_seconds(message.header.stamp), uncertainty(message.probabilities)):
@@ -196,14 +200,15 @@ class GuardNode(Node):
         if self._deadline is not None and not self._guard.awaits_scan:
             self._decide()
 
-    def _on_e_stop(self, message: Bool) -> None:
-        self._guard.on_e_stop(message.data)
+    def _on_e_stop(self, topic: str, message: Bool) -> None:
+        self._guard.on_e_stop(message.data, topic)
         if self._guard.e_stopped:
             self._decide()
 
     def _on_reset(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
         response.success = self._guard.reset_e_stop()
-        response.message = "released" if response.success else "the e-stop button is still pressed"
+        pressed = ", ".join(self._guard.pressed_e_stops)
+        response.message = "released" if response.success else f"still pressed: {pressed}"
         self.get_logger().info(f"reset of the e-stop: {response.message}")
         self._decide()
         return response

@@ -91,14 +91,9 @@ def _run(factories: Sequence[Callable[[], Node]], argv: list[str] | None) -> int
         traceback.print_exc()
         code = 1
     on_signal.starting = False
-    try:
-        for node in reversed(nodes):
-            code = max(code, _close(node))
-        rclpy.try_shutdown()
-    except Exception:
-        traceback.print_exc()
-        code = max(code, 1)
-    return code
+    for node in reversed(nodes):
+        code = max(code, _close(node))
+    return max(code, _attempt(rclpy.try_shutdown))
 
 
 def _init(argv: list[str] | None) -> None:
@@ -142,13 +137,18 @@ def _spin(node: Node, stop: threading.Event) -> int:
 
 def _close(node: Node) -> int:
     """Lets the node end what it does (a last zero command, an open file), then destroys it; the exit code of that."""
+    close = getattr(node, "close", lambda: None)
+    return max(_attempt(close), _attempt(node.destroy_node))
+
+
+def _attempt(step: Callable[[], object]) -> int:
+    """A step of the end; its exit code. Whatever goes wrong is said, and the other steps go on: the last is a zero."""
     try:
-        close = getattr(node, "close", None)
-        if close is not None:
-            close()
+        step()
     except LlmAgentError as error:
         print(f"error: {error}", file=sys.stderr, flush=True)
         return 2
-    finally:
-        node.destroy_node()
+    except Exception:
+        traceback.print_exc()
+        return 1
     return 0

@@ -179,7 +179,7 @@ class RecorderNode(Node):
         if self._recorder is None:
             return
         for status in message.status:
-            said, name = reports.values(status), reports.component(status)
+            said, name = reports.values(status), reports.component(status, self.get_namespace())
             if name == "learner":
                 self._recorder.on_learner(reports.count(said, "updates") or 0, reports.numbers(said))
             elif name == "guard":

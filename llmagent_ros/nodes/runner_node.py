@@ -359,7 +359,7 @@ class RunnerNode(Node):
 
     def _on_diagnostics(self, message: DiagnosticArray) -> None:
         for status in message.status:
-            if reports.component(status) != "learner":
+            if reports.component(status, self.get_namespace()) != "learner":
                 continue
             said = reports.values(status)
             backlog, limit = reports.count(said, "backlog"), reports.count(said, "backlog_limit")

@@ -35,6 +35,7 @@ REASONS = {
     "stale_odom": "the last odometry is too old",
     "no_heartbeat": "a machine that must say that it lives has never done so",
     "stale_heartbeat": "a machine that must say that it lives has fallen silent",
+    "dead_man_released": "the person who drove has let go of the dead-man",
     "obstacle": "something that the scan has seen is in the way",
     "blind": "the scanner does not see where it leads",
 }

@@ -11,6 +11,7 @@ from pydantic.dataclasses import dataclass
 
 from llmagent_ros.contract import MobileContract, NotNegative, Positive
 from llmagent_ros.geometry import (
+    Mount,
     Points,
     along,
     arc,
@@ -121,7 +122,10 @@ class Clearance:
     def around(self, now: float) -> tuple[Points, NDArray[np.float64]] | None:
         """Points of the scan as they are seen from where the robot is now, m, (n, 2), and bearings of rays that are no
         measurement, rad; None without a scan."""
-        return None if self._points is None else (self._here(now), self._bearings[self._lost])
+        if self._points is None:
+            return None
+        pose = self._reckoning.since(self._stamp, now)
+        return seen_from(self._points, *pose), self._bearings[self._lost] - pose[2]
 
     def limit(self, velocity: Velocity, now: float) -> tuple[Velocity, str | None]:
         """As much of a velocity as is free, and what keeps the rest: "obstacle" or "blind"; None where all of it is.
@@ -135,12 +139,13 @@ class Clearance:
         times = np.linspace(0.0, longest, self._steps(velocity, longest))
         places = self._places(velocity, times)
         scale, reason = 1.0, None
-        free = self._free(velocity, places, times, now)
+        pose = self._reckoning.since(self._stamp, now)
+        free = self._free(velocity, places, times, seen_from(self._points, *pose))
         if free < longest:
             scale = (math.sqrt(self._time**2 + 2 * braking * free) - self._time) / braking
             reason = OBSTACLE
         creeping = self._config.blind_speed
-        if scale * abs(velocity.linear) > creeping and self._is_blind(velocity):
+        if scale * abs(velocity.linear) > creeping and self._is_blind(velocity, pose[2]):
             scale, reason = creeping / abs(velocity.linear), BLIND
         if reason is None:
             return velocity, None
@@ -158,17 +163,17 @@ class Clearance:
             return np.zeros((len(times), 2))
         return arc(velocity.angular / velocity.linear, velocity.linear * times)
 
-    def _is_blind(self, velocity: Velocity) -> bool:
-        """Whether most of what lies next on the way was not measured."""
+    def _is_blind(self, velocity: Velocity, turned: float) -> bool:
+        """Whether most of what lies next on the way was not measured. turned: rad, by the robot since the scan."""
         if abs(velocity.linear) < _STANDING or not self._lost.any():
             return False
         way = np.linspace(0.0, self._radius + _LOOK, 8)
         ahead = arc(velocity.angular / velocity.linear, np.copysign(way, velocity.linear))
-        return mostly_lost(ahead, self._bearings, self._lost, self._radius, self._mount.mount)
+        x, y = seen_from(np.array([[self._mount.x, self._mount.y]]), 0.0, 0.0, turned)[0]
+        return mostly_lost(ahead, self._bearings - turned, self._lost, self._radius, Mount(x, y))
 
-    def _free(self, velocity: Velocity, places: Points, times: NDArray[np.float64], now: float) -> float:
-        """s for which a velocity may be kept up, at most the last of `times`."""
-        points = self._here(now)
+    def _free(self, velocity: Velocity, places: Points, times: NDArray[np.float64], points: Points) -> float:
+        """s for which a velocity may be kept up among points as they are now, at most the last of `times`."""
         way = abs(velocity.linear) * float(times[-1])
         near = np.hypot(points[:, 0], points[:, 1]) < self._radius + self._config.margin + way
         if not near.any():
@@ -178,10 +183,6 @@ class Clearance:
         margin = min(max(nearest, _TOUCHING * self._config.margin), self._config.margin)
         touched = ((apart < margin - _ROUNDING) & (apart < apart[0] - _ROUNDING)).any(axis=1)
         return float(times[int(np.argmax(touched)) - 1]) if touched.any() else float(times[-1])
-
-    def _here(self, now: float) -> Points:
-        assert self._points is not None
-        return seen_from(self._points, *self._reckoning.since(self._stamp, now))
 
     def _apart(self, points: Points, places: Points, yaws: NDArray[np.float64]) -> NDArray[np.float64]:
         """From the footprint at each place to each point, (places, points); infinite where it is beyond the margin."""

@@ -8,9 +8,13 @@ from pydantic import ConfigDict, Field, model_validator
 from pydantic.dataclasses import dataclass
 
 from llmagent_ros.contract import NotNegative, Positive
+from llmagent_ros.contract.values import Topic
 from llmagent_ros.safety.clearance import ClearanceConfig
 from llmagent_ros.safety.fallback import FollowConfig
 from llmagent_ros.safety.repeats import RepeatsConfig
+
+TELEOP_E_STOP = "e_stop"
+"""Where `teleop` says whether its e-stop is pressed."""
 
 
 @dataclass(config=ConfigDict(extra="forbid"), frozen=True)
@@ -38,7 +42,9 @@ class GuardConfig:
             else publishes their name on `heartbeat`.
         heartbeat_timeout: s of steady time after a heartbeat at which the next one is missed.
         dead_man: whether a person's command counts only while a dead-man is held, and said to be within
-            `teleop_timeout`.
+            `teleop_timeout`; for as long the robot stands once it is let go.
+        e_stops: topics (Bool, true: pressed) of the e-stops, one for each button or whatever else presses; "e_stop" of
+            `teleop` must be among them. Pressing any one stops, and while one is pressed none is reset.
         fallback: what a base does that was driven by a policy which is silent or unsure now: stop, or follow the
             clearances for a while (`safety.fallback`). Not in lockstep, and only with the collision check.
         follow: how it does so.
@@ -63,6 +69,7 @@ class GuardConfig:
     heartbeats: tuple[Annotated[str, Field(min_length=1, max_length=60)], ...] = ()
     heartbeat_timeout: Positive = 0.5
     dead_man: bool = False
+    e_stops: Annotated[tuple[Topic, ...], Field(max_length=20)] = (TELEOP_E_STOP, "hardware_e_stop")
     fallback: Literal["stop", "follow_clearances"] = "stop"
     follow: FollowConfig = Field(default_factory=FollowConfig)
     unsure_above: Annotated[float, Field(gt=0, lt=1)] | None = None
@@ -74,6 +81,8 @@ class GuardConfig:
     def _consistent(self) -> GuardConfig:
         if self.fallback != "stop" and (self.lockstep or not self.checks_collisions):
             raise ValueError(f"fallback: {self.fallback} needs mode realtime and collision_check; valid: stop")
+        if TELEOP_E_STOP not in self.e_stops or len(set(self.e_stops)) < len(self.e_stops):
+            raise ValueError(f"e_stops: {TELEOP_E_STOP!r} (that of teleop) and others, each once")
         if self.unsure_above is not None and self.lockstep:
             raise ValueError("unsure_above: not in mode lockstep, which answers a command before its decision comes")
         if self.repeat_check and (self.lockstep or not self.watches_odometry):

@@ -12,8 +12,9 @@ from collections import Counter
 from dataclasses import dataclass
 
 from llmagent_ros.contract import MobileContract, RobotContract
-from llmagent_ros.geometry import is_blind
-from llmagent_ros.safety.config import GuardConfig
+from llmagent_ros.geometry import direction_problem, is_blind
+from llmagent_ros.safety.config import TELEOP_E_STOP, GuardConfig
+from llmagent_ros.safety.hand import Hand
 from llmagent_ros.safety.reasons import (
     CLOCK_BACK,
     CLOCK_STOPPED,
@@ -24,8 +25,10 @@ from llmagent_ros.safety.reasons import (
     FUTURE_COMMAND,
     FUTURE_ODOM,
     FUTURE_TELEOP,
+    MALFORMED_SCAN,
     NO_COMMAND,
     NOT_FINITE,
+    NOT_HELD,
     OLD_COMMAND,
     OLD_TELEOP,
     REPEATED_SCAN,
@@ -52,10 +55,10 @@ class _Taken:
 class Guard:
     """Chooses between policy, person and stop, and keeps what passes within the limits.
 
-    In order: a latched e-stop; a fresh teleop command; a fresh policy command. Both commands need a fresh scan (of an
-    arm: fresh joint states), the policy's what else it must have (`safety.vitals`). Whatever is missing, stale, in the
-    future or not a number ends in a stop. A stop is immediate: the acceleration limit never slows it. Commands ramp
-    from what was published last.
+    In order: a latched e-stop; a fresh teleop command; a dead-man that was just let go; a fresh policy command. Both
+    commands need a fresh scan (of an arm: fresh joint states), the policy's what else it must have (`safety.vitals`).
+    Whatever is missing, stale, in the future or not a number ends in a stop. A stop is immediate, also one that a base
+    is told by a zero: the acceleration limit never slows it. Commands ramp from what was published last.
 
     Every method may be called in any order and at any time; call them from one thread.
     """
@@ -65,6 +68,7 @@ class Guard:
         self._period = contract.control_period
         self._sense = sense_of(contract)
         self._vitals = Vitals(contract, self.config)
+        self._hand = Hand(self.config)
         self._shaper = make_shaper(contract, self.config)
         self._repeats: ScanRepeats | None = None
         if isinstance(contract, MobileContract) and self.config.checks_repeats:
@@ -74,7 +78,7 @@ class Guard:
         self._moved: tuple[float, float] | None = None  # the clock when it was last seen to move, and the steady time
         self._counts: Counter[str] = Counter()
         self._active: frozenset[str] = frozenset()  # interventions of the last verdict
-        self._pressed = False
+        self._pressed: set[str] = set()  # e-stops
         self._latched = False
         self._now: float | None = None
         self._seen: float | None = None  # stamp of the newest reading of the sense, s
@@ -91,15 +95,21 @@ class Guard:
         return self._latched
 
     @property
-    def awaits_scan(self) -> bool:
-        """In lockstep: the command to answer is here, but the scan (an arm's joint states) of its stamp is not yet.
+    def pressed_e_stops(self) -> tuple[str, ...]:
+        """The e-stops that are pressed now, sorted."""
+        return tuple(sorted(self._pressed))
 
-        The two come on different topics. Deciding before both are in would let their race decide, so the node
-        waits for `on_scan` (`on_joints`), for a bounded wall time.
+    @property
+    def awaits_scan(self) -> bool:
+        """In lockstep: the command to answer is here, but the scan (an arm's joint states) of its stamp is not yet, or
+        no odometry of this world, where it is watched.
+
+        They come on different topics. Deciding before all are in would let their race decide, so the node
+        waits for `on_scan` (`on_joints`, `on_odometry`), for a bounded wall time.
         """
         if not (self.config.lockstep and self._unanswered is not None):
             return False
-        return self._seen is None or self._seen < self._unanswered
+        return self._seen is None or self._seen < self._unanswered or self._vitals.lacks_odometry
 
     def forget(self) -> None:
         """Drops commands and readings and takes the robot to stand still; e-stop and counts stay."""
@@ -174,10 +184,12 @@ class Guard:
     def on_scan(self, scan: LaserScan, now: float) -> bool:
         """Takes a scan; returns whether it was believed.
 
-        One without any measurement is none, so that a scanner that sees nothing goes stale; nor is one that says what
-        it said where the robot was before (`safety.repeats`).
+        One without any measurement is none, so that a scanner that sees nothing goes stale; nor is one whose rays lead
+        nowhere that is known, or that says what it said where the robot was before (`safety.repeats`).
         """
         now = self._advance(now)
+        if direction_problem(scan):
+            return self._drop(MALFORMED_SCAN)
         if not len(scan.ranges) or is_blind(scan):
             return self._drop(EMPTY_SCAN)
         refusal = self._refusal(scan.stamp, now)
@@ -209,7 +221,7 @@ class Guard:
 
     def on_dead_man(self, held: bool, steady: float) -> None:
         """A person holds the dead-man, or has let it go. steady: as for `on_heartbeat`."""
-        self._vitals.on_dead_man(held, steady)
+        self._hand.on_dead_man(held, steady)
 
     def on_joints(self, state: JointState, now: float) -> bool:
         """Notes where an arm's joints were at the reading's stamp; returns whether it was believed.
@@ -237,13 +249,16 @@ class Guard:
         self._doubt = stamp, uncertainty
         return self._is_unsure()
 
-    def on_e_stop(self, pressed: bool) -> None:
-        """Takes the state of the e-stop button; pressing latches, letting go does not release."""
-        self._pressed = bool(pressed)
-        self._latched = self._latched or self._pressed
+    def on_e_stop(self, pressed: bool, source: str = TELEOP_E_STOP) -> None:
+        """Takes the state of one e-stop; pressing any latches, letting go does not release."""
+        if pressed:
+            self._pressed.add(source)
+            self._latched = True
+        else:
+            self._pressed.discard(source)
 
     def reset_e_stop(self) -> bool:
-        """Releases a latched e-stop; False, and still latched, while the button is pressed.
+        """Releases a latched e-stop; False, and still latched, while one is pressed (`pressed_e_stops`).
 
         Commands from before are forgotten: disengaging
         "must not restart the machinery but only permit restarting" (Directive 2006/42/EC, annex I, 1.2.4.3).
@@ -311,6 +326,8 @@ class Guard:
         if self._person_drives(now, steady) and (blind is None or self.config.teleop_without_scan):
             assert self._teleop is not None
             return self._teleop.command, "teleop", None
+        if self._hand.has_let_go(steady):
+            return None, "stop", DEAD_MAN
         lacking = blind or self._vitals.problem(now, steady)
         if lacking is not None:
             return None, "stop", lacking
@@ -342,13 +359,12 @@ class Guard:
         return shaper.followed(now) if now - self._fell_back <= self.config.follow.time else None
 
     def _person_drives(self, now: float, steady: float) -> bool:
-        if self._teleop is None or now - self._teleop.valid_from > self.config.teleop_timeout:
-            return False
-        if not self._vitals.holds(steady):
-            self._counts[DEAD_MAN] += 1
+        commanded = self._teleop is not None and now - self._teleop.valid_from <= self.config.teleop_timeout
+        drives = self._hand.drives(commanded, steady)
+        if commanded and not drives:
             self._teleop = None  # held again later, it must not come back
-            return False
-        return True
+            self._drop(NOT_HELD)
+        return drives
 
     def _shape(self, target: Command | None, now: float, *, checked: bool) -> Shaped:
         """The command that goes out, and what changed the one that was chosen."""
@@ -395,9 +411,11 @@ class Guard:
         if self._now is not None and stamp < self._now:
             self._counts[CLOCK_BACK] += 1
             self._forget_commands()
-            # The reading of the new world may have come before its first command.
+            # The readings of the new world may have come before its first command.
             if self._seen is not None and self._seen > stamp:
-                self._lose_sight()
+                self._seen = None
+                self._shaper.lose_sight()
+            self._vitals.lose_odometry(later_than=stamp)
         self._now = stamp
 
     def _drop(self, reason: str) -> bool:

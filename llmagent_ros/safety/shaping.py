@@ -59,7 +59,8 @@ class Shaper(Protocol):
 
 
 class VelocityShaper:
-    """Velocities of a base: clamped to speeds, ramped from the last one by accelerations and jerks. It stops by a zero.
+    """Velocities of a base: clamped to speeds, ramped from the last one by accelerations and jerks. It stops by a zero,
+    at once whoever asks for it.
 
     Args:
         clearance: what of a velocity is free; None: nobody looks. It comes after the ramp, which never delays it.
@@ -86,6 +87,8 @@ class VelocityShaper:
 
     def follow(self, target: Command, elapsed: float, now: float, *, checked: bool) -> Shaped:
         assert isinstance(target, Velocity)
+        if target == self.nothing:  # a stop that is asked for is as immediate as the guard's own
+            return Shaped(self.stop(now))
         going, limited = limit(self._last, target, elapsed, self._limits)
         free, kept = going.velocity, None
         if self._clearance is not None and checked:

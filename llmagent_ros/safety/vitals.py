@@ -1,4 +1,4 @@
-"""What must keep coming while the policy drives, and a person's dead-man."""
+"""What must keep coming while the policy drives."""
 
 from __future__ import annotations
 
@@ -27,8 +27,10 @@ class Vital:
     def see(self, at: float) -> None:
         self.seen = max(self.seen, at)
 
-    def lose(self) -> None:
-        self.seen = -math.inf
+    def lose(self, later_than: float = -math.inf) -> None:
+        """Forgets what was seen later than this, s."""
+        if self.seen > later_than:
+            self.seen = -math.inf
 
     def problem(self, now: float) -> str | None:
         if math.isinf(self.seen):
@@ -37,16 +39,14 @@ class Vital:
 
 
 class Vitals:
-    """Odometry by its stamps, heartbeats and dead-man by the steady time of their arrival.
+    """Odometry by its stamps, heartbeats by the steady time of their arrival.
 
     The machines need not agree on the time for a heartbeat, then; what a link holds back and delivers late is seen by
     the stamps of the commands themselves.
     """
 
     def __init__(self, contract: RobotContract, config: GuardConfig) -> None:
-        self._timeout = config.teleop_timeout
-        self._needs_hand = config.dead_man
-        self._held = -math.inf  # steady time when the dead-man was last said to be held
+        self._lockstep = config.lockstep
         self._odometry: Vital | None = None
         if isinstance(contract, MobileContract) and config.watches_odometry:
             self._odometry = Vital(NO_ODOM, STALE_ODOM, contract.sensors.odom.timeout)
@@ -54,20 +54,26 @@ class Vitals:
             name: Vital(NO_HEARTBEAT, STALE_HEARTBEAT, config.heartbeat_timeout) for name in config.heartbeats
         }
 
+    @property
+    def lacks_odometry(self) -> bool:
+        """Whether it is needed, and none is known."""
+        return self._odometry is not None and math.isinf(self._odometry.seen)
+
     def on_odometry(self, at: float) -> None:
-        if self._odometry is not None:
-            self._odometry.see(at)
+        if self._odometry is None:
+            return
+        if self._lockstep:  # a world that was reset may begin anew at 0
+            self._odometry.lose(later_than=at)
+        self._odometry.see(at)
 
     def on_heartbeat(self, name: str, steady: float) -> None:
         if name in self._beats:
             self._beats[name].see(steady)
 
-    def on_dead_man(self, held: bool, steady: float) -> None:
-        self._held = steady if held else -math.inf
-
-    def lose_odometry(self) -> None:
+    def lose_odometry(self, later_than: float = -math.inf) -> None:
+        """Forgets the odometry of later than this, s."""
         if self._odometry is not None:
-            self._odometry.lose()
+            self._odometry.lose(later_than)
 
     def problem(self, now: float, steady: float) -> str | None:
         """Why the policy may not drive: the first thing that is missing or stale."""
@@ -75,7 +81,3 @@ class Vitals:
         if self._odometry is not None:
             found = (self._odometry.problem(now), *found)
         return next((reason for reason in found if reason is not None), None)
-
-    def holds(self, steady: float) -> bool:
-        """Whether a person's commands count: they need no dead-man, or it is held."""
-        return not self._needs_hand or steady - self._held <= self._timeout

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 from llmagent_ros.errors import UnknownNameError
 from llmagent_ros.experiments.bench.results import BASE, Figure, Results
 from llmagent_ros.experiments.end_with_parent import end_with_parent
-from llmagent_ros.learning.rl.store_lock import StoreLock
+from llmagent_ros.locking import lock_beside
 from llmagent_ros.policy.language_model import shipped_base_digest
 
 NAMES = ("cartpole", "navigate", "transfer", "speed", "knowledge", "continual", "adapt", "evolve", "faults")
@@ -74,7 +74,7 @@ def run(
         StoreError: another process measures into the same file.
     """
     results.path.parent.mkdir(parents=True, exist_ok=True)
-    lock = StoreLock(results.path)
+    lock = lock_beside(results.path)
     try:
         _run(name, results, methods, seeds, steps, workers, scratch)
         results.write()  # of what was there already, the figures may have been told otherwise then

@@ -39,7 +39,7 @@ from llmagent_ros.learning.evolution.genes import Heritage
 from llmagent_ros.learning.evolution.population import Breeder, Member
 from llmagent_ros.learning.evolution.search import Search
 from llmagent_ros.learning.evolution.selection import Race, Standing
-from llmagent_ros.learning.rl.store_lock import StoreLock
+from llmagent_ros.locking import lock_beside
 
 Say = Callable[[str], None]
 _ATTEMPTS = 2  # replacements of a member that failed
@@ -95,7 +95,7 @@ class Evolution:
             LlmAgentError: all members of a generation failed. StoreError: the folder is in use, or damaged.
         """
         self.out.mkdir(parents=True, exist_ok=True)
-        lock = StoreLock(self.out / "evolution")
+        lock = lock_beside(self.out / "evolution")
         backend = self._given
         try:
             state = read_state(self.out)

@@ -8,15 +8,17 @@ from typing import Literal
 
 from llmagent_ros import messages
 from llmagent_ros.contract import MobileContract
-from llmagent_ros.errors import ConfigError
+from llmagent_ros.errors import ConfigError, UnknownNameError
 from llmagent_ros.experiments.recordings.foreign import ForeignMessage
 from llmagent_ros.experiments.recordings.scenes import resolved
 from llmagent_ros.messages import Message
 from llmagent_ros.perception.intake import SensorIntake, sensor_of, sensor_topics
 from llmagent_ros.perception.text import clean_instruction
+from llmagent_ros.recording.bags.facts import OUTCOME
 from llmagent_ros.types import Outcome, Source, Transition, Velocity
 
 End = Literal["success", "failure", "truncated"]
+_COMMANDS = ("geometry_msgs/msg/Twist", "geometry_msgs/msg/TwistStamped")
 _LATE = 1_000_000_000  # ns by which a reading may be older than the newest; more: time stepped back
 
 
@@ -73,6 +75,8 @@ class Demonstrations:
         driven = next((spec.topic for spec in contract.topics if spec.direction == "command"), "cmd_vel")
         self._command_topic = resolved(config.command_topic or driven)
         self._outcome_topic = resolved(contract.reward.outcome_topic)
+        self._types: dict[str, tuple[str, ...]] = {topic: (spec.type,) for topic, spec in self._sensors.items()}
+        self._types |= {self._command_topic: _COMMANDS, self._outcome_topic: (OUTCOME,)}
         self._episode = -1
         self._begin()
 
@@ -91,9 +95,12 @@ class Demonstrations:
         """The steps of all drives in a bag.
 
         Raises:
-            ConfigError: images are of an encoding that is not supported.
+            ConfigError: a topic is of another type than it must be, or images of an encoding that is not supported.
         """
         for message in recorded:
+            valid = self._types.get(message.topic, ())
+            if message.type not in valid:
+                raise UnknownNameError(f"type of {message.topic}", message.type, valid)
             if message.topic == self._command_topic:
                 self._velocity = messages.velocity_from_message(message.content)
             elif message.topic == self._outcome_topic:

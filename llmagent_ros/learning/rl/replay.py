@@ -35,7 +35,7 @@ from llmagent_ros.learning.rl.replay_index import TERMINATED, TRUNCATED, ReplayI
 from llmagent_ros.learning.rl.replay_rows import check_transition
 from llmagent_ros.learning.rl.replay_store import EpisodeSummary, TransitionStore
 from llmagent_ros.learning.rl.sampling import NStepBatch, check_sampling, draw_positions, gather, n_step_batch
-from llmagent_ros.learning.rl.store_lock import StoreLock
+from llmagent_ros.locking import FileLock, lock_beside
 from llmagent_ros.types import FloatArray, Transition
 
 _MAX_ACTIONS = 1 << 15  # int16 in the index
@@ -96,12 +96,12 @@ class Replay:
             raise
 
     @staticmethod
-    def _claim(path: Path) -> StoreLock:
+    def _claim(path: Path) -> FileLock:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise StoreError(f"{path.parent}: cannot be made: {error.strerror}") from error
-        return StoreLock(path)
+        return lock_beside(path)
 
     def __enter__(self) -> Replay:
         return self

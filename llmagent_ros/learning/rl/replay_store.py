@@ -81,7 +81,7 @@ class EpisodeSummary:
 
 
 class TransitionStore:
-    """The database file. One thread at a time; one writing process at a time (see `StoreLock`).
+    """The database file. One thread at a time; one writing process at a time (see `locking`).
 
     Args:
         max_bytes: the file grows no further; the append that would exceed it fails as on a full disk.

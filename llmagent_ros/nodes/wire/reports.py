@@ -11,9 +11,12 @@ COUNT = "count."
 """Begins the keys under which the guard says how often each intervention began."""
 
 
-def component(status: DiagnosticStatus) -> str:
-    """The node that speaks, without its namespace: "sim", "guard" …"""
-    return str(status.name).rsplit("/", 1)[-1]
+def component(status: DiagnosticStatus, namespace: str) -> str:
+    """Who speaks, as seen from a namespace: "sim", "guard" …; of another robot, whose names are elsewhere, in full.
+
+    namespace: of the node that reads, as `Node.get_namespace` says it. /diagnostics is one topic for all robots.
+    """
+    return str(status.name).removeprefix(f"{namespace.rstrip('/')}/")
 
 
 def values(status: DiagnosticStatus) -> dict[str, str]:

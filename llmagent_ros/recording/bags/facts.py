@@ -53,9 +53,10 @@ class EpisodeFacts:
     def facts(self) -> dict[str, str]:
         """As they go into the bag: every value is text; `adapters` is a JSON list of name and digest."""
         adapters = [{"name": name, "digest": digest} for name, digest in self._adapters]
+        said = json.dumps(adapters, ensure_ascii=False)  # a name can be read, and found, as it is
         counted: dict[str, Any] = {"steps": len(self._steps), "reward": sum(self._steps.values())}
         told = {name: str(value) for name, value in counted.items()}
-        return {**self._given, **self._found, **told, "adapters": json.dumps(adapters), "ended": _word(self._ended)}
+        return {**self._given, **self._found, **told, "adapters": said, "ended": _word(self._ended)}
 
 
 def _word(value: bool) -> str:

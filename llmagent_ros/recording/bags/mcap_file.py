@@ -13,8 +13,9 @@ from mcap.writer import CompressionType, Writer
 from llmagent_ros import __version__
 from llmagent_ros.durable import write_fully
 from llmagent_ros.errors import StoreError
-from llmagent_ros.recording.bags.topics import BagMessage, BagTopic
+from llmagent_ros.recording.bags.topics import CDR, ROS2MSG, BagMessage, BagTopic
 
+LIBRARY = "llmagent_ros "  # and its version: what a file says wrote it
 _CHUNK = 1 << 20  # bytes of messages after which a chunk is written though its time has not come
 
 
@@ -76,7 +77,7 @@ class McapFile:
         self._whole = 0  # bytes up to the last whole record
         # a chunk is ended here alone, so that a write that fails leaves none half done
         self._writer = Writer(cast("Any", self._stream), chunk_size=1 << 62, compression=CompressionType.ZSTD)
-        self._guarded(lambda: self._writer.start("ros2", f"llmagent_ros {__version__}"))
+        self._guarded(lambda: self._writer.start("ros2", f"{LIBRARY}{__version__}"))
         self.note("llmagent", facts)
 
     @property
@@ -126,9 +127,9 @@ class McapFile:
     def _register(self, topic: BagTopic) -> int:
         schema = self._schemas.get(topic.type)
         if schema is None:
-            schema = self._writer.register_schema(topic.type, "ros2msg", topic.definition.encode())
+            schema = self._writer.register_schema(topic.type, ROS2MSG, topic.definition.encode())
             self._schemas[topic.type] = schema
-        channel = self._writer.register_channel(topic.name, "cdr", schema, topic.channel_metadata)
+        channel = self._writer.register_channel(topic.name, CDR, schema, topic.channel_metadata)
         self._channels[topic.name] = channel
         return channel
 

@@ -7,11 +7,13 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import BinaryIO
 
 from mcap.exceptions import McapError
-from mcap.records import Channel, Chunk, Footer, McapRecord, Metadata, Schema
+from mcap.records import Channel, Chunk, Footer, Header, McapRecord, Metadata, Schema
 from mcap.records import Message as McapMessage
 from mcap.stream_reader import StreamReader, breakup_chunk
+from mcap.writer import MCAP0_MAGIC
 
 from llmagent_ros.errors import ConfigError, StoreError
 from llmagent_ros.messages import Message
@@ -19,6 +21,9 @@ from llmagent_ros.recording.bags.codec import Codec
 from llmagent_ros.recording.bags.metadata import METADATA, BagMetadata, read_metadata
 from llmagent_ros.recording.bags.topics import BagMessage, BagTopic, load_qos
 
+_RECORD = struct.Struct("<BQ")  # what a record begins with: opcode, and bytes that follow
+_IN_CHUNK = b"\x04\x00\x00\x00zstd"  # near the beginning of every chunk of ours,
+_CHUNK_HEAD = _RECORD.size + 28 + len(_IN_CHUNK)  # which is so long with it
 _NOT_WHOLE = (McapError, ValueError, KeyError, struct.error)  # of a file that was cut off or damaged
 
 
@@ -28,12 +33,17 @@ class FileContent:
 
     Attributes:
         topics: by channel id. notes: metadata records in order. whole: it ends with a footer.
+        library: that wrote it, None where not even that is in the file.
+        problem: why what follows could not be read. cut: as the file ends there, like one whose writer was killed;
+            else something in it is damaged, and what comes after that may be sound.
     """
 
     topics: dict[int, BagTopic] = field(default_factory=dict)
     notes: list[tuple[str, dict[str, str]]] = field(default_factory=list)
     whole: bool = False
+    library: str | None = None
     problem: str = ""
+    cut: bool = False
 
 
 def read_file(path: Path, content: FileContent) -> Iterator[BagMessage]:
@@ -48,7 +58,8 @@ def read_file(path: Path, content: FileContent) -> Iterator[BagMessage]:
         file = path.open("rb")
     except OSError as error:
         raise StoreError(f"{path}: cannot be read: {error.strerror}") from error
-    schemas: dict[int, Schema] = {}
+    schemas = {0: Schema(id=0, name="", encoding="", data=b"")}  # that of a channel that has none
+    whole = len(MCAP0_MAGIC)  # bytes up to the last whole record
     with file:
         try:
             limit = path.stat().st_size
@@ -57,8 +68,25 @@ def read_file(path: Path, content: FileContent) -> Iterator[BagMessage]:
                     message = _take(inner, content, schemas)
                     if message is not None:
                         yield message
+                whole = file.tell()
         except _NOT_WHOLE as error:
-            content.problem = str(error) or "it is cut off"
+            content.cut = _is_cut_off(file, whole)
+            content.problem = "it is cut off" if content.cut else str(error) or "it is damaged"
+
+
+def _is_cut_off(file: BinaryIO, whole: int) -> bool:
+    """Whether the record that begins at byte `whole` is the last, and goes on beyond the end of the file.
+
+    A power cut may leave zeros in its place. One whose length is damaged has other chunks behind it.
+    """
+    file.seek(0)
+    magic = file.read(len(MCAP0_MAGIC))
+    if magic != MCAP0_MAGIC:
+        return MCAP0_MAGIC.startswith(magic)
+    file.seek(whole)
+    rest = file.read()
+    ends = len(rest) < _RECORD.size or _RECORD.size + int(_RECORD.unpack_from(rest)[1]) > len(rest) or not any(rest)
+    return ends and rest.find(_IN_CHUNK, _CHUNK_HEAD) < 0
 
 
 def _parts(record: McapRecord) -> list[McapRecord]:
@@ -81,8 +109,16 @@ def _take(record: McapRecord, content: FileContent, schemas: dict[int, Schema]) 
         qos = load_qos(said.get("offered_qos_profiles", ""))
         definition = schema.data.decode("utf-8", "replace")
         content.topics[record.id] = BagTopic(
-            record.topic, schema.name, definition, said.get("topic_type_hash", ""), qos
+            name=record.topic,
+            type=schema.name,
+            definition=definition,
+            type_hash=said.get("topic_type_hash", ""),
+            qos=qos,
+            encoding=record.message_encoding,
+            definition_encoding=schema.encoding,
         )
+    elif isinstance(record, Header):
+        content.library = record.library
     elif isinstance(record, Metadata):
         content.notes.append((record.name, dict(record.metadata)))
     elif isinstance(record, Footer):
@@ -112,6 +148,7 @@ class Bag:
         if not self.files or any(file.suffix != ".mcap" for file in self.files):
             raise ConfigError(f"{path}: no bag in MCAP; give a folder with .mcap files, or such a file")
         self.problems: list[str] = []
+        self.damaged = False
 
     @cached_property
     def facts(self) -> dict[str, str]:
@@ -151,9 +188,9 @@ class Bag:
 
         Raises:
             StoreError: a file cannot be opened. Where one is cut off or damaged, `problems` says so and its sound
-                beginning is read.
+                beginning is read; `damaged` says whether one is more than cut off.
         """
-        self.problems = []
+        self.problems, self.damaged = [], False
         for path in self.files:
             content = FileContent()
             for message in read_file(path, content):
@@ -161,6 +198,7 @@ class Bag:
                     yield message
             if not content.whole or content.problem:
                 self.problems.append(f"{path.name}: {content.problem or 'it has no footer'}")
+                self.damaged = self.damaged or not content.cut
 
     def decoded(self, types: Collection[str] = ()) -> Iterator[tuple[BagMessage, Message]]:
         """Messages with what is in them.

@@ -13,16 +13,20 @@ from typing import Annotated, Literal
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass as validated
 
+from llmagent_ros.durable import make_folder
 from llmagent_ros.errors import StoreError
+from llmagent_ros.locking import HOLDER, FileLock
 from llmagent_ros.messages import Message, key
 from llmagent_ros.recording.bags.codec import Codec
 from llmagent_ros.recording.bags.facts import DECISION, OUTCOME, TELLING, TRANSITION, EpisodeFacts
-from llmagent_ros.recording.bags.repair import repair, repair_all
+from llmagent_ros.recording.bags.reader import is_bag
+from llmagent_ros.recording.bags.repair import UnmendableError, repair, repair_all
 from llmagent_ros.recording.bags.retention import Retention
 from llmagent_ros.recording.bags.topics import BagMessage, header_stamp
 from llmagent_ros.recording.bags.writer import BagWriter
 
 Role = Literal["sensor", "task", "scene", "latched", "other"]
+LOCK = ".lock"  # in the folder of the bags
 _PAST = 256  # readings of a topic from before an episode, at most
 _PAST_BYTES = 16 << 20  # of them all
 _EARLY = 64  # messages of an episode that may come before its task: topics are not in step with one another
@@ -78,7 +82,8 @@ class EpisodeRecorder:
 
     A bag begins with the task, the readings right before it and what is latched (`Role`), and stays open for `linger`
     after the task is over or another began. What names its task or episode goes into that one's bag, whatever came in
-    between; everything else into the newest. Bags that a kill left unfinished are mended when this is made.
+    between; everything else into the newest. Bags that a kill left unfinished are mended when this is made; `left` says
+    which could not be.
 
     Where a bag cannot be written, its beginning stays, `problem` says why, what follows of it counts as lost, and the
     next episode is tried again.
@@ -87,17 +92,25 @@ class EpisodeRecorder:
         folder: of the bags. facts: that every bag gets. definitions: of the types in `TELLING`.
 
     Raises:
-        StoreError: an unfinished bag cannot be mended, as the disk is full.
+        StoreError: another recorder has the folder, or an unfinished bag cannot be mended, as the disk is full.
     """
 
     def __init__(
         self, folder: Path, config: BagsConfig, facts: Mapping[str, str], definitions: Mapping[str, str]
     ) -> None:
         self.folder, self.config, self.facts = folder, config, dict(facts)
-        self.counts = Counts(mended=len(repair_all(folder)))
         self.problem = ""
-        self._retention = Retention(folder, int(config.bags_mb * 1e6))
         self._codec = Codec(definitions, str(folder))
+        make_folder(folder)
+        busy = f"process {HOLDER} records there already; stop it, or give this recorder another out folder"
+        self._lock = FileLock(folder / LOCK, f"{folder}: {busy}")
+        try:
+            repairs = repair_all(folder)
+            self._retention = Retention(folder, int(config.bags_mb * 1e6))
+        except BaseException:
+            self._lock.release()
+            raise
+        self.counts, self.left = Counts(mended=len(repairs.mended)), repairs.left
         self._open: list[_Open] = []  # at most two, the newest last
         self._abandoned: list[Path] = []
         self._latched: dict[str, BagMessage] = {}
@@ -154,9 +167,10 @@ class EpisodeRecorder:
         self._keep_room()
 
     def close(self) -> None:
-        """Finishes what is open."""
+        """Finishes what is open, and lets another recorder have the folder."""
         for bag in list(self._open):
             self._close(bag)
+        self._lock.release()
 
     # --- which bag -----------------------------------------------------------------------------------------
 
@@ -289,8 +303,10 @@ class EpisodeRecorder:
         """What a full disk has cut off becomes a bag as soon as there is room for its index."""
         for path in list(self._abandoned):
             try:
-                if path.exists() and repair(path):
+                if is_bag(path) and repair(path):
                     self._retention.add(path)
+            except UnmendableError as error:  # nor will it be the next time
+                self.problem = str(error)
             except StoreError as error:
                 self.problem = str(error)
                 return

@@ -12,6 +12,7 @@ import yaml
 
 _DUMPER = getattr(yaml, "CSafeDumper", yaml.SafeDumper)  # in C where PyYAML was built with it: ten times as fast
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+CDR, ROS2MSG = "cdr", "ros2msg"  # how ROS 2 encodes messages, and definitions that are .msg files
 Qos = Mapping[str, Any]  # one offered profile, with the keys and words of rosbag2's metadata of version 9
 
 
@@ -23,6 +24,7 @@ class BagTopic:
         name: resolved, "/scan". type: "sensor_msgs/msg/LaserScan".
         definition: text of the message and of all that it is made of, as "ros2msg".
         type_hash: REP-2016 hash, empty where the distribution has none. qos: of its publishers.
+        encoding, definition_encoding: of its messages, and of the definition. None but these can be read or written.
     """
 
     name: str
@@ -30,6 +32,8 @@ class BagTopic:
     definition: str
     type_hash: str = ""
     qos: tuple[Qos, ...] = ()
+    encoding: str = CDR
+    definition_encoding: str = ROS2MSG
 
     @cached_property
     def channel_metadata(self) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -20,7 +21,8 @@ class BagWriter:
         max_file_bytes: after which the next file begins.
 
     Raises:
-        StoreError: from every method: the folder is there, or the disk is full. What was flushed stays readable.
+        StoreError: from every method: the folder is there, or the disk is full. What was flushed stays readable; of a
+            bag whose first file could not be made nothing stays.
     """
 
     def __init__(self, folder: Path, facts: Mapping[str, str], max_file_bytes: int) -> None:
@@ -33,7 +35,11 @@ class BagWriter:
             folder.mkdir(parents=True)
         except OSError as error:
             raise StoreError(f"{folder}: cannot be made: {error.strerror}") from error
-        self._file = self._next_file()
+        try:
+            self._file = self._next_file()
+        except StoreError:
+            shutil.rmtree(folder, ignore_errors=True)  # made just now, and nothing is in it
+            raise
 
     @property
     def nbytes(self) -> int:
