@@ -19,7 +19,7 @@ from toy_support import CELLS
 
 from llmagent_ros.cli.main import main
 from llmagent_ros.errors import ConfigError, DivergenceError
-from llmagent_ros.experiments import runs
+from llmagent_ros.experiments import evaluation, runs
 from llmagent_ros.experiments.environments import EnvironmentSpec, make_environment
 from llmagent_ros.experiments.evaluation import HELD_OUT_SEED, EpisodeResult, evaluate, figures
 from llmagent_ros.experiments.exploration import FIRST_SEED
@@ -251,6 +251,18 @@ def test_what_is_drawn_depends_on_the_episode_and_the_policy_alone(lake: str) ->
     assert run(60, HELD_OUT_SEED) == together
     assert run(3, HELD_OUT_SEED + 57) == together[57:], "whatever runs beside it"
     assert {result.steps for result in run(60, HELD_OUT_SEED, None)} == {100}, "by default the environment's: greedy"
+
+
+def test_choices_are_drawn_from_another_stream_than_the_world(monkeypatch: pytest.MonkeyPatch) -> None:
+    uniforms: list[float] = []
+
+    def drawn(log_pi: RealArray, temperature: float, uniform: float) -> tuple[int, float]:
+        uniforms.append(uniform)
+        return 0, 0.0
+
+    monkeypatch.setattr(evaluation, "draw", drawn)
+    evaluate(EnvironmentSpec("navigate"), lambda scenes: np.zeros((len(scenes), 6)), 1, 17)
+    assert len(uniforms) > 3 and not np.isin(uniforms, np.random.default_rng([17, 0]).random(200)).any()
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -138,6 +139,8 @@ def test_values_are_compared_strictly_and_by_their_kind() -> None:
     assert [between.met(value) for value in values] == [False, True] + 5 * [False]
     assert condition(equals=True).met(True) and not condition(equals=True).met(1.0)
     assert condition(equals=1).met(1.0) and not condition(equals=1).met(True)
+    assert condition(equals=0.95).met(float(np.float32(0.95))), "of a field of single precision"
+    assert not condition(equals=0.95).met(0.951) and not condition(equals=0.95).met(float("nan"))
     assert condition(equals="on").met("on") and not condition(equals="on").met("off")
     assert FieldPath.parse("r[1]").read(SimpleNamespace(r=[1.0])) is None, "a list that is too short"
     assert FieldPath.parse("level").read(SimpleNamespace(level=b"\x02")) == 2

@@ -7,9 +7,10 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
+import yaml
 
 from llmagent_ros import config
-from llmagent_ros.contract import load_contract, wrap_angle
+from llmagent_ros.contract import MobileContract, contract_path, load_contract, wrap_angle
 from llmagent_ros.simulation.body import body_of
 from llmagent_ros.simulation.physics import Physics
 from llmagent_ros.simulation.world import Body, World, WorldConfig
@@ -148,6 +149,20 @@ def test_camera_shows_an_object_where_geometry_says(physics: Physics, name: str,
     spanned = math.atan((columns[-1] + 1 - image.cx) / image.fx) - math.atan((columns[0] - image.cx) / image.fx)
     corner = math.sqrt(2) if "box" in name else 1.0
     assert 0.8 * angular_width < spanned < 1.25 * corner * angular_width
+
+
+def test_a_turned_camera_looks_where_the_contract_says() -> None:
+    plain = yaml.safe_load(contract_path("sim_diffdrive").read_text())
+    plain["sensors"]["camera"]["yaw"] = 40.0
+    contract = config.build(MobileContract, plain, "turned")
+    made = Physics(contract)
+    look, angle = CONTRACT.objects["red ball"], math.radians(40.0)
+    ahead = Body(1.5 * math.cos(angle), 1.5 * math.sin(angle), look.radius, "red ball")
+    place(made, objects=(ahead,))
+    image = made.read(1.0).image
+    columns = np.flatnonzero(coloured(image, "red ball").any(axis=0))
+    made.close()
+    assert (columns[0] + columns[-1] + 1) / 2 == pytest.approx(image.cx, abs=6.0), "in the middle, but for the mount"
 
 
 def test_intrinsics_are_those_of_the_field_of_view(physics: Physics) -> None:

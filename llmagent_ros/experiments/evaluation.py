@@ -123,7 +123,7 @@ class _Evaluation:
             return None
         seed = self._waiting.pop()
         scene, _ = env.reset(seed=seed)
-        return _Lane(env, seed, scene, np.random.default_rng(seed))
+        return _Lane(env, seed, scene, np.random.default_rng([seed, 1]))  # [seed] alone is what the world is drawn from
 
     def _step(self, lane: _Lane, log_pi: RealArray) -> _Lane | None:
         action, _ = draw(among(log_pi, lane.env.sayable), self._temperature, lane.rng.random())

@@ -366,7 +366,8 @@ class PolicyNode(ManagedNode):
             return
         self._outputs.commands.prepare(message)
         begin = time.perf_counter()
-        rng = np.random.default_rng([self._config.seed, work.episode, work.trace.steps])
+        # The 1 keeps it from being that of a world, which it would be at step 0: zeros at the end change nothing.
+        rng = np.random.default_rng([self._config.seed, work.episode, work.trace.steps, 1])
         temperature = self._config.temperature
         head = work.episode if temperature == 1.0 else None
         with self._changed:

@@ -189,9 +189,13 @@ class RunnerNode(Node):
         request = ResetSimulation.Request()
         if self._fresh_world:
             # A simulator that was started again must not draw the worlds again that were learned on already.
-            request.use_seed, request.seed = True, self._seed + 1_000_003 * self._drawn
+            request.use_seed, request.seed = True, self._other_seed()
             request.task = self._config.task
         self._on_answer(self._reset_client.call_async(request), self._on_reset)
+
+    def _other_seed(self) -> int:
+        """Below those of logs and evaluations, which begin with a million."""
+        return int(np.random.default_rng([self._seed, self._drawn]).integers(1_000, 1_000_000))
 
     def _on_reset(self, response: ResetSimulation.Response) -> None:
         if not response.ok:

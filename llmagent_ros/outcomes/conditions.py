@@ -15,6 +15,8 @@ from llmagent_ros.errors import ConfigError
 from llmagent_ros.outcomes.claims import Authority, Claim
 from llmagent_ros.outcomes.fields import FieldPath, FieldsOf
 
+_SINGLE = 1e-6  # relative, within which a field of single precision is the number that was meant
+
 
 def _path(text: str) -> str:
     return str(FieldPath.parse(text))
@@ -80,6 +82,8 @@ class Condition:
         if value is None:
             return False
         if self.equals is not None:
+            if isinstance(value, float) and isinstance(self.equals, int | float) and not isinstance(self.equals, bool):
+                return math.isclose(value, self.equals, rel_tol=_SINGLE)
             return value == self.equals and isinstance(value, bool) == isinstance(self.equals, bool)
         if isinstance(value, str | bool):
             return False

@@ -63,6 +63,8 @@ class Physics:
         self._odometry = np.zeros(3)  # x, y, yaw as the wheels count them
         self._wheel_angles = np.zeros(2)
         fov = math.radians(self._sensors.horizontal_fov)
+        camera = contract.sensors.camera
+        self._camera_yaw = 0.0 if camera is None else camera.yaw  # degrees
         self._focal = self._sensors.image_width / 2 / math.tan(fov / 2)
         bearings = self._bearings()
         self._first_bearing, self._bearing_step = float(bearings[0]), _step(bearings, self._sensors.field_of_view)
@@ -192,7 +194,7 @@ class Physics:
         width, height = self._sensors.image_width, self._sensors.image_height
         forward, up = self._body_model.camera_forward, self._body_model.camera_up
         eye = (x + forward * math.cos(yaw), y + forward * math.sin(yaw), up)
-        yaw += math.radians(self._variation.camera_turned)
+        yaw += math.radians(self._camera_yaw + self._variation.camera_turned)
         ahead = (eye[0] + math.cos(yaw), eye[1] + math.sin(yaw), up)
         vertical_fov = math.degrees(2 * math.atan(height / 2 / self._focal))
         _, _, rgba, _, _ = self._bullet.getCameraImage(
