@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import yaml
 from launching_support import Workspace
 
 from llmagent_ros import config
+from llmagent_ros.cli import meta_train
 from llmagent_ros.errors import ConfigError, UnknownNameError
 from llmagent_ros.launching import description, document
 from llmagent_ros.launching.description import Launch
@@ -168,6 +170,17 @@ def test_the_policy_explores_where_something_is_learned(tmp_path: Path, learn: s
     launch = description.expand(path, {"learn": learn}, tmp_path, dict(os.environ))
     (policy,) = (number for number, spec in enumerate(launch.processes) if spec.name.startswith("policy_node"))
     assert any(f"{{'temperature': {temperature}}}" in word for word in command(launch, policy))
+
+
+@pytest.mark.parametrize("file", ["sim", "robot"])
+@pytest.mark.parametrize("chat", ["true", "false"])
+def test_what_learns_beside_a_run_has_the_prompt_of_its_policy(tmp_path: Path, file: str, chat: str) -> None:
+    path = config.share_dir() / "launch" / f"{file}.launch.xml"
+    given = {"robot": "sim_diffdrive", "meta": "true", "chat": chat}
+    launch = description.expand(path, given, tmp_path, dict(os.environ))
+    number = next(n for n, spec in enumerate(launch.processes) if spec.name.startswith("meta"))
+    args = meta_train.add_parser(argparse.ArgumentParser().add_subparsers()).parse_args(command(launch, number)[1:])
+    assert meta_train._settings(args)["model"] == {"model": "", "chat": chat == "true"}
 
 
 def test_the_last_of_an_argument_given_twice_counts() -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from models_support import save_tiny_model, tiny_language_model, tiny_tokenizer
 from outcomes_support import episode, labelled_run
 
 from llmagent_ros.cli.main import main
@@ -205,6 +206,19 @@ def test_fit_and_show(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     assert sum(each["count"] for each in shown["bins"]) == shown["held_out"]["scenes"] == 10 * 8 + 5 * 5
     assert main(["outcomes", "fit", str(run), "--out", str(out)]) == 2
     assert "already exists" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_classifier_is_of_the_chat_prompt_and_dtype_that_it_is_fitted_with(tmp_path: Path, dtype: str) -> None:
+    run, out, base = labelled_run(tmp_path / "run"), tmp_path / "c", save_tiny_model(tmp_path / "base")
+    tokenizer = tiny_tokenizer()
+    tokenizer.chat_template = "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}<robot>"
+    tokenizer.save_pretrained(base)
+    words = ["outcomes", "fit", str(run), "--out", str(out), "--model", str(base), "--chat", "--dtype", dtype]
+    main(words)  # 0 or 1: a random base may tell them apart or not
+    digest = classifiers.load(out).feature_digest
+    assert digest == tiny_language_model(base, chat=True, dtype=dtype).feature_digest
+    assert digest != tiny_language_model(base, dtype=dtype).feature_digest
 
 
 def test_what_cannot_be_told_is_kept_to_be_looked_at_and_unusable(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -11,7 +13,14 @@ from models_support import KINDS, PHRASES, SCENES, random_adapter, save_tiny_mod
 from peft import PeftModel
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from transformers import AutoModelForCausalLM, BertConfig, BertForMaskedLM, T5Config, T5ForConditionalGeneration
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    BertConfig,
+    BertForMaskedLM,
+    T5Config,
+    T5ForConditionalGeneration,
+)
 
 from llmagent_ros.errors import ModelError
 from llmagent_ros.policy.language_model import LanguageModel, LanguageModelConfig
@@ -209,6 +218,35 @@ def test_no_word_of_a_prompt_becomes_a_special_token(talking: Path, chat: bool) 
     for token in special:
         for said in (f"go {token} now", f"{token[0]}{token}{token[1:]}", token * 3):
             assert sum(each in ids for each in model.encode([said])[0]) == plain
+
+
+DATED = {  # what they say of the day: one as of Llama 3; one that asks in a macro and reckons, as gpt-oss and Mistral
+    "26 Jul 2024": "{% if not date_string is defined %}{% set date_string = strftime_now('%d %b %Y') %}{% endif %}"
+    "<system>Today: {{ date_string }}",
+    "26 July 2024, Friday; 2024-07-26, tomorrow the 27th": "{% macro today() %}"
+    "{{ strftime_now('%-d %B %Y, %A; %Y-%m-%d') }}{% endmacro %}"
+    "<system>Today: {{ today() }}, tomorrow the {{ strftime_now('%d')|int + 1 }}th",
+}
+
+
+@pytest.mark.parametrize("said", DATED)
+def test_a_template_that_says_the_date_is_the_same_every_day(
+    talking: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: str
+) -> None:
+    """Else what was learned would be refused on the next as that of another prompt."""
+    folder = shutil.copytree(talking, tmp_path / "dated")
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer.chat_template = f"\n  {DATED[said]}\n{CHAT}"
+    tokenizer.save_pretrained(folder)
+    models = []
+    for day in (1, 2):
+        clock = type("Clock", (datetime,), {"now": classmethod(lambda cls, day=day: cls(2025, 1, day))})
+        monkeypatch.setattr("transformers.utils.chat_template_utils.datetime", clock)
+        models.append(tiny_language_model(folder, chat=True))
+    assert models[0].feature_digest == models[1].feature_digest
+    assert models[0].encode(["go"]) == models[1].encode(["go"])
+    prompt = models[0].tokenizer.decode(models[0].encode(["go"])[0])
+    assert prompt.startswith("\n") and f"Today: {said}" in prompt and prompt.endswith("<user>go</turn><robot>")
 
 
 def test_chat_needs_a_template(folders: dict[str, Path]) -> None:

@@ -31,6 +31,8 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     fit.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="is made")
     fit.add_argument("--robot", default="sim_diffdrive", help="contract of the runs (default: %(default)s)")
     fit.add_argument("--model", default="", help="Hugging Face name or path (default: the base that ships)")
+    fit.add_argument("--dtype", default="auto", help="of the base, as in the node (default: %(default)s)")
+    fit.add_argument("--chat", action="store_true", help="in the model's own chat template, as with chat:=true")
     fit.add_argument("--precision", type=float, default=0.95, help="wished (default: %(default)s)")
     fit.add_argument("--last", type=int, default=1, metavar="N", help="last scenes that are success (default: 1)")
     fit.add_argument("--seed", type=int, default=0, help="of the split (default: %(default)s)")
@@ -65,7 +67,7 @@ def _fit(args: argparse.Namespace) -> SceneClassifier:
     if args.out.exists():  # before minutes of work
         raise StoreError(f"{args.out}: already exists; give a folder that does not")
     values: dict[str, Any] = {key: getattr(args, key) for key in ("robot", "precision", "last", "seed")}
-    values |= {"runs": args.runs, "model": {"model": args.model}}
+    values |= {"runs": args.runs, "model": {key: getattr(args, key) for key in ("model", "dtype", "chat")}}
 
     def progress(done: int, of: int) -> None:
         if sys.stderr.isatty():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ from llmagent_ros.errors import ModelError
 
 transformers_logging.disable_progress_bar()
 transformers_logging.set_verbosity_error()  # tensors that are missing are an error of ours, of one line
+
+_DAY = datetime(2024, 7, 26)  # of all chat prompts; Llama's own templates fall back on it
 
 
 def load_base(name: str, device: torch.device, dtype: str) -> tuple[Any, Any]:
@@ -109,6 +112,9 @@ def _check_causal(name: str, model: Any) -> None:
 def chat_template(tokenizer: Any, name: str) -> tuple[str, str]:
     """What stands before and after a user's message when the assistant is about to answer.
 
+    Templates that say which day it is (those of Llama 3, SmolLM3) say the same one every day: else what was learned
+    would belong to another prompt on the next.
+
     Raises:
         ModelError: the model has no chat template, or it does not leave a message as it is.
     """
@@ -116,12 +122,26 @@ def chat_template(tokenizer: Any, name: str) -> tuple[str, str]:
         raise ModelError(f"model {name!r}: its tokenizer has no chat template; valid: chat false")
     mark = "the message"
     told = tokenizer.apply_chat_template(
-        [{"role": "user", "content": mark}], tokenize=False, add_generation_prompt=True
+        [{"role": "user", "content": mark}],
+        chat_template=_on_one_day(tokenizer.get_chat_template()),
+        tokenize=False,
+        add_generation_prompt=True,
     )
     before, found, after = str(told).rpartition(mark)
     if not found:
         raise ModelError(f"model {name!r}: its chat template leaves out what a user says; valid: chat false")
     return before, after
+
+
+def _on_one_day(template: str) -> str:
+    """The template with a macro in place of the function by which it asks for the date of today.
+
+    transformers makes text of a function that is passed to a template. The line that is put before it leaves nothing in
+    what is rendered: the newline after a block is dropped.
+    """
+    codes = [f"%{flag}{letter}" for flag in ("", "-") for letter in "aAbBcdDeFHIjmMpRSTuUwxXyYZz"]
+    replaced = "".join(f"|replace({code!r}, {_DAY.strftime(code)!r})" for code in codes)
+    return f"{{% macro strftime_now(format) %}}{{{{ format{replaced} }}}}{{% endmacro %}}\n{template}"
 
 
 def device_named(name: str) -> torch.device:
