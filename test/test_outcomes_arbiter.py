@@ -70,6 +70,19 @@ def test_the_highest_authority_is_believed(
     assert reward == pytest.approx(-0.01 + (0.0 if truncated else 1.0 if success else -1.0))
 
 
+def test_what_a_person_gives_in_a_period_is_bounded() -> None:
+    arbiter = Arbiter(ArbiterConfig(0.4, reward=RewardConfig(step=0.0, person=0.5)))
+    arbiter.announce("a")
+    arbiter.begin("a", 100.0)
+    for _ in range(10):
+        arbiter.judge(Judgement(reward=0.4), 100.2)
+    first = arbiter.tick(100.4)
+    arbiter.judge(Judgement(reward=-0.4), 100.5)
+    second = arbiter.tick(100.8)
+    assert first is not None and second is not None
+    assert (first.reward, second.reward) == (pytest.approx(0.5), pytest.approx(-0.4)), "of each period by itself"
+
+
 def test_a_person_may_correct_themselves_until_the_period_is_over() -> None:
     arbiter = begun()
     arbiter.judge(YES, 100.2)

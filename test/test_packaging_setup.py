@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -103,7 +104,7 @@ def test_after_a_cut_off_run_it_starts_clean_and_without_a_network_fails_in_one_
     assert "log/setup.log" in result.stderr
     assert result.stderr.count("\n") == 1
     assert "ERROR: " in (checkout / "log" / "setup.log").read_text()
-    assert (checkout / ".venv" / "pip.running").exists()
+    assert "as it was" not in result.stderr  # nothing had been set up
 
 
 def ready(root: Path) -> None:
@@ -112,10 +113,65 @@ def ready(root: Path) -> None:
         [sys.executable, "-B", "-c", "import setup_venv; print(setup_venv.input_hash())"],
         cwd=root / "tools", env=environment(), capture_output=True, text=True, check=True,
     )  # fmt: skip
-    (root / ".venv" / "bin").mkdir(parents=True)
+    (root / ".venv" / "bin").mkdir(parents=True, exist_ok=True)
     for name in ("python", "llmagent"):
-        (root / ".venv" / "bin" / name).symlink_to("/bin/true")
+        if not (root / ".venv" / "bin" / name).exists():
+            (root / ".venv" / "bin" / name).symlink_to("/bin/true")
     (root / ".venv" / "setup.stamp").write_text(answer.stdout.strip())
+
+
+def wheel(folder: Path, name: str, file: str, needs: str = "") -> None:
+    """A wheel of version 1.0 with one file, and perhaps a requirement."""
+    info = f"{name}-1.0.dist-info"
+    texts = {
+        file: "",
+        f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n{needs}",
+        f"{info}/WHEEL": "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+    }
+    record = "".join(f"{path},,\n" for path in (*texts, f"{info}/RECORD"))
+    with zipfile.ZipFile(folder / f"{name}-1.0-py3-none-any.whl", "w") as archive:
+        for path, text in {**texts, f"{info}/RECORD": record}.items():
+            archive.writestr(path, text)
+
+
+@pytest.fixture
+def installed(checkout: Path) -> Path:
+    """A checkout that requires nothing, set up."""
+    for path in (checkout / "requirements").iterdir():
+        path.write_text("")
+    subprocess.run([sys.executable, "-m", "venv", checkout / ".venv"], check=True)
+    ready(checkout)
+    assert set_up(checkout).stdout == ""
+    return checkout
+
+
+@pytest.mark.parametrize("began", [False, True])
+def test_an_update_that_fails_costs_nothing_before_pip_installs(installed: Path, began: bool) -> None:
+    """A robot in the field: git pull, a set-up without a network, and git checkout back."""
+    wheel(installed, "a_good", "a_good.py")
+    wheel(installed, "bad", "bad/../../../../out.py", "Requires-Dist: a_good\n")  # after it, and refused only then
+    core = installed / "requirements" / "core.txt"
+    core.write_text(f"a_good==1.0\n{'bad' if began else 'absent'}==1.0\n")
+    update = set_up(
+        installed, PYTHON=sys.executable, PIP_NO_INDEX="1", PIP_FIND_LINKS=str(installed), PIP_CONFIG_FILE=os.devnull
+    )
+    assert (update.returncode, update.stderr.count("\n")) == (2, 1)
+    assert ("what was set up before is as it was" in update.stderr) is not began
+    assert bool(list((installed / ".venv").glob("lib/python*/site-packages/a_good.py"))) is began
+    core.write_text("")
+    back = set_up(installed, PYTHON="/no/such/python")
+    assert back.returncode == (2 if began else 0), "a half installed one is not used"
+
+
+def test_new_packages_are_not_taken_for_those_of_the_commit_before(installed: Path) -> None:
+    """pip was done, a later step failed, and git checkout back."""
+    (installed / ".venv" / "bin" / "colcon").symlink_to("/bin/false")
+    core = installed / "requirements" / "core.txt"
+    core.write_text("# changed\n")
+    update = set_up(installed, PYTHON=sys.executable, PIP_NO_INDEX="1", PIP_CONFIG_FILE=os.devnull)
+    assert "the interfaces could not be built" in update.stderr
+    core.write_text("")
+    assert "Python 3.11 or 3.12 is needed" in set_up(installed, PYTHON="/no/such/python").stderr
 
 
 def test_with_nothing_to_do_it_is_silent_and_quick(checkout: Path) -> None:

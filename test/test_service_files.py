@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pwd
 import shutil
 import subprocess
 import sys
@@ -108,7 +109,20 @@ def test_the_unit_lets_the_launch_stop_its_nodes_and_gives_up_on_a_wrong_configu
     assert settings["Type"] == "exec"
 
 
-def test_nothing_of_a_killed_process_is_shared_and_locks_are(tmp_path: Path) -> None:
+def test_models_come_from_the_cache_of_the_user(tmp_path: Path) -> None:
+    """As huggingface_hub itself finds it, whoever else reads XDG_CACHE_HOME; and a download needs to write there."""
+    service = write(tmp_path, part="compute")
+    command = [sys.executable, "-c", "from huggingface_hub.constants import HF_HOME; print(HF_HOME, end='')"]
+    by_hand, of_service = (
+        subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
+        for environment in ({"HOME": pwd.getpwnam(USER).pw_dir}, service.environment)
+    )
+    assert of_service == by_hand
+    assert service.settings["ProtectHome"] == "read-only"
+    assert f"-{by_hand}" in split(service.settings["ReadWritePaths"]), "and it is not there on every machine"
+
+
+def test_nothing_of_a_killed_process_is_shared(tmp_path: Path) -> None:
     service = write(tmp_path)
     assert service.environment["FASTDDS_BUILTIN_TRANSPORTS"] == "UDPv4"
     assert "/tmp" in split(service.settings["ReadWritePaths"]) and "PrivateTmp" not in service.settings

@@ -120,6 +120,7 @@ def test_what_is_no_joint_target_holds_the_arm() -> None:
     readings, outcome = simulator.step(Velocity(1.0, 0.0))
     assert readings.joints.positions == pytest.approx(before, abs=0.01) and not outcome.ended
     assert not simulator.follow("reach the moon") and simulator.step(JointTarget())[1].reward == pytest.approx(-0.01)
+    assert simulator.steps == 1, "counted from the task on"
     simulator.close()
 
 

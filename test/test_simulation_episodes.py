@@ -145,6 +145,9 @@ def test_timeout_truncates_and_is_not_terminated(make: Make) -> None:
     assert (last.terminated, last.truncated, last.success, last.reason) == (False, True, False, "timeout")
     simulator.reset()
     assert not simulator.step(CONTRACT.command("turn left"))[1].ended, "the count starts again with the episode"
+    simulator.follow(simulator.instruction)
+    outcomes = [simulator.step(CONTRACT.command("turn left"))[1] for _ in range(4)]
+    assert [o.ended for o in outcomes] == [False, False, False, True], "and with another task in it"
 
 
 def test_time_never_goes_back_and_stamps_are_now(make: Make) -> None:

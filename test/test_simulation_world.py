@@ -12,16 +12,18 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 from scipy import ndimage
 
 from llmagent_ros import config
-from llmagent_ros.contract import load_contract
+from llmagent_ros.contract import MobileContract, load_mobile_contract
 from llmagent_ros.errors import ConfigError
+from llmagent_ros.simulation.simulator import Simulator
 from llmagent_ros.simulation.task import RewardConfig, TaskConfig, judge, left_to_do, load_task
 from llmagent_ros.simulation.world import Body, World, WorldConfig, draw_world, load_world
 from llmagent_ros.types import Outcome
 
-CONTRACT = load_contract("sim_diffdrive")
+CONTRACT = load_mobile_contract("sim_diffdrive")
 CLUTTER = load_world("clutter")
 REACH = load_task("navigate").reach
 
@@ -59,9 +61,14 @@ def test_worlds_hold_what_they_promise(seed: int) -> None:
     assert world.object("purple cube") is None
 
 
-def solvable(config: WorldConfig, world: World, step: float = 0.04) -> bool:
-    """By other means than draw_world's: connected free space on a finer grid, up to where the task counts as done."""
-    radius = CONTRACT.footprint_radius
+def gaps(
+    config: WorldConfig, world: World, contract: MobileContract = CONTRACT, margin: float = 0.0
+) -> NDArray[np.float64]:
+    """m from the target's surface at all places that the robot gets to with `margin` m beside it.
+
+    By other means than draw_world's: connected free space on a finer grid.
+    """
+    radius, step = contract.footprint_radius + margin, 0.04
     xs = np.arange(-config.size[0] / 2 + radius, config.size[0] / 2 - radius, step)
     ys = np.arange(-config.size[1] / 2 + radius, config.size[1] / 2 - radius, step)
     x, y = np.meshgrid(xs, ys, indexing="ij")
@@ -70,15 +77,38 @@ def solvable(config: WorldConfig, world: World, step: float = 0.04) -> bool:
     regions, _ = ndimage.label(free)
     target = world.object(world.target)
     assert target is not None
-    near = np.hypot(x - target.x, y - target.y) <= target.radius + radius + REACH
     start = regions[np.abs(xs - world.start[0]).argmin(), np.abs(ys - world.start[1]).argmin()]
-    return start > 0 and bool((regions[near] == start).any())
+    connected = (regions == start) & free
+    return np.asarray(np.hypot(x - target.x, y - target.y)[connected] - target.radius - radius + margin)
+
+
+def solvable(config: WorldConfig, world: World) -> bool:
+    """Whether the robot gets to where the task counts as done."""
+    return bool((gaps(config, world) <= REACH).any())
 
 
 @settings(max_examples=25, deadline=None)
 @given(st.integers(0, 2**32 - 1))
 def test_shipped_worlds_can_be_solved(seed: int) -> None:
     assert solvable(CLUTTER, draw(seed))
+
+
+def test_a_robot_that_is_to_leave_has_somewhere_to_go() -> None:
+    husky, task = load_mobile_contract("husky"), load_task("leave")
+    beside, simulator = load_world(task.world), Simulator(husky, task, seed=0)
+    cornered = 0
+    for seed in range(12):
+        world = draw_world(beside, husky, np.random.default_rng([seed, 0]))
+        cornered += gaps(beside, world, husky).max() < task.away
+        simulator.reset(seed)
+        assert simulator.world is not None
+        assert gaps(beside, simulator.world, husky).max() >= task.away
+        wide = gaps(beside, world, husky, margin=0.15)
+        assert simulator.world == world or not wide.size or wide.max() < task.away, "others stay as they are"
+    assert cornered > 0
+    simulator.close()
+    with pytest.raises(ConfigError, match="world beside: no solvable layout with a way to 9 m from the target in 200"):
+        draw_world(beside, CONTRACT, np.random.default_rng(0), away=9.0)
 
 
 def test_without_gaps_unsolvable_draws_are_thrown_away() -> None:

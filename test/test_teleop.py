@@ -20,7 +20,7 @@ from llmagent_ros.errors import ConfigError
 from llmagent_ros.nodes import qos
 from llmagent_ros.teleop.joystick import JoystickConfig, JoystickTeleop
 from llmagent_ros.teleop.judging import Judge, JudgeConfig
-from llmagent_ros.teleop.keyboard import Keyboard, Keystrokes
+from llmagent_ros.teleop.keyboard import REPEAT_PAUSE, Keyboard, Keystrokes, Repeats
 from llmagent_ros.teleop.keys import KeysConfig, KeyTeleop
 from llmagent_ros.types import Judgement, Velocity
 
@@ -76,6 +76,13 @@ def test_keys_and_buttons_judge_once_for_each_press() -> None:
     assert judge.on_joy(nothing) == [] and judge.on_joy(start) == [Judgement("success")]
     assert judge.on_joy([0, 0, 1, 1, 0, 0, 1, 0]) == [Judgement("failure"), Judgement(reward=0.5)]
     assert judge.missing([0] * 4) == ["judge.success 7", "judge.failure 6"]
+
+
+def test_a_key_that_is_held_is_not_pressed_again() -> None:
+    repeats = Repeats()
+    assert [repeats.take("e", 0.0), *(repeats.take("e", 0.66 + 0.04 * i) for i in range(9))] == [False] + 9 * [True]
+    assert not repeats.take("e", 0.98 + REPEAT_PAUSE), "let go, and pressed again"
+    assert [repeats.take(key, 2.0) for key in "+-+"] == [False] * 3, "only the last key repeats"
 
 
 def test_a_button_that_means_two_things_is_refused() -> None:
@@ -141,7 +148,7 @@ def test_a_person_drives_and_stops_by_keys_and_joystick(tmp_path: Path) -> None:
             return -0.6 in [pytest.approx(speed) for speed in speeds()]
 
         graph.until(push, "the joystick does not drive")
-        os.write(master, b"Y-")  # with Caps Lock
+        os.write(master, b"Y---")  # with Caps Lock, the second held
         graph.until(lambda: len(judgements) == 2, "no judgement by keys")
         assert [(m.verdict, m.reward) for m in judgements] == [("success", 0.0), ("", pytest.approx(-0.2))]
         assert all(m.header.stamp.sec > 0 for m in judgements), "without a stamp it could be of any episode"
@@ -152,9 +159,12 @@ def test_a_person_drives_and_stops_by_keys_and_joystick(tmp_path: Path) -> None:
 
         graph.until(judge, "no judgement by the joystick")
         assert judgements[2].verdict == "failure"
-        os.write(master, b"e")
-        graph.until(lambda: [stop.data for stop in stops] == [True], "no e-stop")
-        os.write(master, b"E")  # with Caps Lock
+        os.write(master, b"eee")  # held
+        graph.until(lambda: stops, "no e-stop")
+        graph.catch_up("teleop")
+        assert [stop.data for stop in stops] == [True] and len(judgements) >= 3
+        assert all(m.reward == 0.0 for m in judgements[2:]), "a key that is held judges once"
+        os.write(master, b" E")  # with Caps Lock
         graph.until(lambda: [stop.data for stop in stops] == [True, False], "Caps Lock takes the e-stop away")
         os.write(master, b"R")
         graph.until(lambda: "no guard to reset" in teleop.said, "Caps Lock takes the reset away")

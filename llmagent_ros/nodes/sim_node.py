@@ -24,6 +24,7 @@ from llmagent_ros.nodes.sim_outputs import SimOutputs
 from llmagent_ros.nodes.wire import decisions
 from llmagent_ros.nodes.wire.commands import command_topics, refuse_unstamped
 from llmagent_ros.nodes.wire.stamps import key, to_time
+from llmagent_ros.perception.text import clean_instruction
 from llmagent_ros.simulation.making import AnyReadings, make_simulator
 from llmagent_ros.types import Command, JointTarget, Outcome, Velocity
 
@@ -55,7 +56,11 @@ class SimNodeConfig:
 
 
 class SimNode(Node):
-    """Services: ~/reset (draws a world), ~/set_task (an instruction to judge by)."""
+    """Services: ~/reset (draws a world), ~/set_task (an instruction to judge by).
+
+    An episode begins with ~/reset, and with a task that is announced: it has all the control periods of an episode. One
+    that finds the last episode over gets the next world, as ~/reset without a seed draws it.
+    """
 
     def __init__(self) -> None:
         super().__init__("sim", automatically_declare_parameters_from_overrides=True)
@@ -68,6 +73,8 @@ class SimNode(Node):
         self._simulator = make_simulator(self._contract, c.task, seed=c.seed, gui=_window(c.headless))
         self._nothing: Command = Velocity() if isinstance(self._contract, MobileContract) else JointTarget()
         self._running = False  # an episode is on
+        self._task_id = ""  # of the task that was announced last
+        self._unclaimed = False  # the task that the world was drawn for has not been announced yet
         self._command, self._command_stamp = self._nothing, -1.0
         self._readings: AnyReadings | None = None  # the last ones
         self._waiting_since: float | None = None
@@ -103,29 +110,45 @@ class SimNode(Node):
         try:
             if request.task:
                 self._simulator.set_task_by_name(request.task)
-            readings = self._simulator.reset(request.seed if request.use_seed else None)
+            self._begin(request.seed if request.use_seed else None)
         except ConfigError as error:
             response.ok, response.message = False, str(error)
             return response
-        self._running, self._part = True, 0
-        self._command = self._nothing
-        self._publish(readings)
         response.ok, response.instruction = True, self._simulator.instruction
         response.episode = self._simulator.episode
         return response
 
     def _on_set_task(self, request: SetTask.Request, response: SetTask.Response) -> object:
-        response.ok = self._follow(request.instruction)
+        response.ok = self._simulator.world is not None and self._simulator.follow(request.instruction)
         if not response.ok:
             response.message = f"nothing in this world is named in {request.instruction!r}"
         return response
 
-    def _on_task(self, message: Task) -> None:
-        if message.instruction and message.instruction != self._simulator.instruction:
-            self._follow(message.instruction)
+    def _begin(self, seed: int | None = None, instruction: str = "") -> None:
+        """An episode in the next world, of the task that it is drawn with or of another instruction.
 
-    def _follow(self, instruction: str) -> bool:
-        return self._simulator.world is not None and self._simulator.follow(instruction)
+        Raises:
+            ConfigError: no world can be drawn.
+        """
+        readings = self._simulator.reset(seed)
+        if instruction:
+            self._simulator.follow(instruction)
+        self._running, self._unclaimed, self._part = True, not instruction, 0
+        self._command = self._nothing
+        self._publish(readings)
+
+    def _on_task(self, message: Task) -> None:
+        if not message.instruction or message.id == self._task_id or self._simulator.world is None:
+            return
+        self._task_id = message.id
+        drawn, self._unclaimed = self._unclaimed, False
+        lockstep = self._config.mode == "lockstep"
+        if lockstep and drawn and message.instruction == clean_instruction(self._simulator.instruction):
+            return  # what the world was drawn for; it may be heard only after some of its steps, which must count
+        if self._running:
+            self._simulator.follow(message.instruction)
+        else:
+            self._begin(instruction=message.instruction)
 
     def _on_command(self, message: Any) -> None:
         command = self._topics.from_message(message)

@@ -26,7 +26,7 @@ from llmagent_ros.nodes.wire.commands import command_topics
 from llmagent_ros.teleop.joystick import JoystickConfig
 from llmagent_ros.teleop.judging import HELP as JUDGE_HELP
 from llmagent_ros.teleop.judging import Judge, JudgeConfig
-from llmagent_ros.teleop.keyboard import Keyboard, Keystrokes
+from llmagent_ros.teleop.keyboard import Keyboard, Keystrokes, Repeats
 from llmagent_ros.teleop.keys import HELP, KeysConfig
 from llmagent_ros.types import Command, Judgement
 
@@ -68,7 +68,7 @@ class TeleopNode(Node):
         contract = load_contract(self._config.robot)
         self.finished: int | None = None
         self._drive = make_drive(self, contract, self._config.keys, self._config.joystick)
-        self._strokes = Keystrokes()
+        self._strokes, self._repeats = Keystrokes(), Repeats()
         self._config.judge.check(self._config.joystick)
         self._judge = Judge(self._config.judge)
         self._driving = self._pressed = self._told = False
@@ -116,7 +116,8 @@ class TeleopNode(Node):
             self._close_keyboard()
             self.get_logger().warning("the terminal is gone; only the joystick drives now")
         for character in self._strokes.take(typed or ""):
-            if self._drive.press(character, now):
+            held = self._repeats.take(character, now)
+            if self._drive.press(character, now) or held:
                 continue
             if character == "e":
                 self._toggle_e_stop()

@@ -27,7 +27,7 @@ class RewardConfig:
         success, failure: once, at the end. step: each control period.
         stop: for each command of the policy that the guard stops for one of the reasons `stops`. No collision ends the
             episode of a robot that the guard stops in time: ten stops cost as much as one collision in simulation.
-        person: most that one judgement may give or take.
+        person: most that one judgement, and all of a control period together, may give or take.
     """
 
     success: Finite = 1.0
@@ -69,7 +69,7 @@ class Arbiter:
         self._begun: float | None = None
         self._ended = False
         self._last = -math.inf  # of the last outcome
-        self._reward = 0.0
+        self._reward = self._praise = 0.0  # of the guard, of a person, since the last outcome
         self._claims: dict[Authority, Claim] = {}
 
     # --- the episode ----------------------------------------------------------------------------
@@ -115,7 +115,8 @@ class Arbiter:
         if problem:
             self.counts[f"refused_{kind}"] += 1
             return problem
-        self._reward += judgement.reward
+        most = self.config.reward.person
+        self._praise = max(-most, min(most, self._praise + judgement.reward))
         if judgement.verdict:  # the last one before the tick counts: a person may correct a slip
             self._claims[Authority.PERSON] = Claim(Authority.PERSON, judgement.verdict == SUCCESS, judgement.verdict)
         return ""
@@ -179,7 +180,8 @@ class Arbiter:
         # the timer is not in step with the decisions: the first period must not be next to nothing
         if now <= self._last or (not self._claims and now - self._last < self.config.period / 2):
             return None
-        reward, self._reward, self._last = self.config.reward.step + self._reward, 0.0, now
+        reward = self.config.reward.step + self._reward + self._praise
+        self._reward, self._praise, self._last = 0.0, 0.0, now
         self.counts["outcomes"] += 1
         if not self._claims:
             return Outcome(reward)

@@ -34,7 +34,8 @@ class ServiceConfig:
 
     Attributes:
         robot: robot contract of config/robots, or an absolute path. part: of robot.launch.xml.
-        user, group: whose rights the services have. out: absolute; folder of the run.
+        user, group: whose rights the services have. home: absolute; that user's, where their models lie in the cache of
+            Hugging Face. out: absolute; folder of the run.
         name: begins the names of units and files. arguments: further launch arguments, name:=value.
         domain: ROS_DOMAIN_ID. discovery: ROS_AUTOMATIC_DISCOVERY_RANGE; OFF would part our own nodes. peers:
             ROS_STATIC_PEERS. rmw: RMW_IMPLEMENTATION.
@@ -46,6 +47,7 @@ class ServiceConfig:
     part: Literal["all", "robot", "compute"]
     user: str
     group: str
+    home: Path
     out: Path
     name: str = "llmagent"
     arguments: tuple[str, ...] = ()
@@ -64,7 +66,7 @@ class ServiceConfig:
             raise ValueError(f"name {value!r}; valid: a to z, 0 to 9 and -, beginning with a letter, at most 40")
         return value
 
-    @field_validator("out", "logs")
+    @field_validator("home", "out", "logs")
     @classmethod
     def _is_absolute(cls, value: Path) -> Path:
         if not value.is_absolute():
@@ -143,16 +145,18 @@ def _part_files(config: ServiceConfig, part: str, installed: Installation) -> li
     unit = f"{config.name}-{part}"
     environment, tmpfiles = f"{_CONFIGURATION}/{unit}.env", f"/etc/tmpfiles.d/{unit}.conf"
     logs, age = config.logs / unit, f"{config.age}d"
+    models = config.home / ".cache" / "huggingface"
     words = {"unit": f"{unit}.service", "unit_name": unit, "user": config.user, "group": config.group}
     service = words | {
         "description": f"{config.name}: {_DESCRIPTION[part]}", "out": quoting.path_line(config.out),
         "environment": environment, "command": _command(config, part, installed),
         "starts": str(_STARTS[part]), "pause": str(_PAUSE[part]), "limits": _fill(f"{part}.limits", {}).strip(),
-        "writable": f"{quoting.path_word(config.out)} {quoting.path_word(logs)}",
+        "writable": " ".join(map(quoting.path_word, (config.out, logs, f"-{models}"))),  # -: it may be missing
     }  # fmt: skip
     variables = words | {
         "domain": str(config.domain), "discovery": config.discovery, "peers": quoting.variable(config.peers),
         "rmw": quoting.variable(config.rmw), "logs": quoting.variable(str(logs)), "cache": f"/var/cache/{unit}",
+        "models": quoting.variable(str(models)),
         "arguments": quoting.variable(quoting.word_list(_extra(config, part))),
         "tmpfiles": tmpfiles, "age": age,
     }  # fmt: skip

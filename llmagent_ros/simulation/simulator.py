@@ -71,12 +71,13 @@ class Simulator:
             self._seed, self._drawn = seed, 0
         rng = np.random.default_rng([self._seed, self._drawn])
         self._drawn += 1
-        self.world = draw_world(self._world_config, self._contract, rng)
+        away = self._task.away if self._task.goal == "leave" else 0.0
+        self.world = draw_world(self._world_config, self._contract, rng, away=away)
         wording = self._task.instructions[int(rng.integers(len(self._task.instructions)))]
         self._physics.load(self._world_config, self.world, self._task.variation)
         self._commanded.clear()
         self.follow(wording.format(object=self.world.target))
-        self.steps, self._collided = 0, False
+        self._collided = False
         self.time += self._contract.control_period
         self._faults = SensorFaults(self._task.variation, self._contract.control_period, int(rng.integers(1 << 31)))
         return self._read()
@@ -87,8 +88,9 @@ class Simulator:
         return max(self._drawn - 1, 0)
 
     def follow(self, instruction: str) -> bool:
-        """Judges by this instruction from now on; False when this world holds nothing that it names."""
-        self.instruction = instruction
+        """Judges by this instruction from now on, and counts its control periods from here; False when this world
+        holds nothing that it names."""
+        self.instruction, self.steps = instruction, 0
         assert self.world is not None, "reset first"
         self._target = next((b.name for b in self.world.objects if b.name.lower() in instruction.lower()), "")
         self._left = self._left_to_do()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
+from collections.abc import Iterator
 from dataclasses import dataclass as plain_dataclass
 from typing import Annotated, TypeVar
 
@@ -88,8 +89,13 @@ def load_world(name: str) -> WorldConfig:
     return config.load(WorldConfig, config.named_file("world", name, config.share_dir() / "sim" / "worlds"))
 
 
-def draw_world(world: WorldConfig, contract: MobileContract, rng: np.random.Generator) -> World:
-    """A random world in which the robot can reach its target.
+def draw_world(
+    world: WorldConfig, contract: MobileContract, rng: np.random.Generator, *, away: float = 0.0
+) -> World:
+    """A random world in which the robot can reach its target, and a place from which the target is `away` m.
+
+    Args:
+        away: m between the robot's edge and the target's surface; 0: any place will do.
 
     Raises:
         ConfigError: no such world was found; the configuration leaves too little room.
@@ -98,9 +104,12 @@ def draw_world(world: WorldConfig, contract: MobileContract, rng: np.random.Gene
         raise ConfigError(f"robot contract {contract.robot}: objects: none, so there is no target to go to")
     for _ in range(_ATTEMPTS):
         drawn = _draw_once(world, contract, rng)
-        if drawn is not None and _reachable(world, drawn, contract.footprint_radius):
+        if drawn is not None and _solvable(world, drawn, contract.footprint_radius, away):
             return drawn
-    raise ConfigError(f"world {world.world}: no solvable layout in {_ATTEMPTS} draws; fewer obstacles or more room")
+    far = f" with a way to {away:g} m from the target" if away else ""
+    raise ConfigError(
+        f"world {world.world}: no solvable layout{far} in {_ATTEMPTS} draws; fewer obstacles or more room"
+    )
 
 
 def _draw_once(world: WorldConfig, contract: MobileContract, rng: np.random.Generator) -> World | None:
@@ -147,29 +156,36 @@ def _place(
     return None
 
 
-def _reachable(world: WorldConfig, drawn: World, robot_radius: float) -> bool:
-    """Breadth-first search over a grid of free robot positions, from the start to beside the target."""
-    free = free_grid(world, drawn, robot_radius)
-
-    def cell(x: float, y: float) -> tuple[int, int]:
-        return int((x + world.size[0] / 2) / GRID), int((y + world.size[1] / 2) / GRID)
-
+def _solvable(world: WorldConfig, drawn: World, robot_radius: float, away: float) -> bool:
+    """Whether the robot gets from its start to beside the target, and to `away` m from it."""
     target = drawn.object(drawn.target)
     assert target is not None
-    goal = cell(target.x, target.y)
-    reach = (target.radius + robot_radius + 0.2) / GRID
+    goal = _cell(world, target.x, target.y)
+    beside, far = ((target.radius + robot_radius + distance) / GRID for distance in (0.2, away))
+    free = free_grid(world, drawn, robot_radius)
+    start = _cell(world, drawn.start[0], drawn.start[1])
+    if not any(math.hypot(i - goal[0], j - goal[1]) <= beside for i, j in _connected(free, start)):
+        return False
+    x, y = ((at + side / 2) / GRID - 0.5 for at, side in zip((target.x, target.y), world.size, strict=True))
+    return away == 0 or any(math.hypot(i - x, j - y) >= far for i, j in _connected(free, start))
+
+
+def _cell(world: WorldConfig, x: float, y: float) -> tuple[int, int]:
+    return int((x + world.size[0] / 2) / GRID), int((y + world.size[1] / 2) / GRID)
+
+
+def _connected(free: NDArray[np.bool_], start: tuple[int, int]) -> Iterator[tuple[int, int]]:
+    """Cells that the robot gets to over free ones, nearest first: breadth-first search."""
     seen = np.zeros_like(free)
-    queue = deque([cell(drawn.start[0], drawn.start[1])])
-    seen[queue[0]] = True
+    queue = deque([start])
+    seen[start] = True
     while queue:
         i, j = queue.popleft()
-        if math.hypot(i - goal[0], j - goal[1]) <= reach:
-            return True
+        yield i, j
         for a, b in ((i + 1, j), (i - 1, j), (i, j + 1), (i, j - 1)):
             if 0 <= a < free.shape[0] and 0 <= b < free.shape[1] and free[a, b] and not seen[a, b]:
                 seen[a, b] = True
                 queue.append((a, b))
-    return False
 
 
 def free_grid(

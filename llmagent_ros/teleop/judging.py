@@ -53,7 +53,7 @@ class JudgeConfig:
 
 
 class Judge:
-    """Presses to judgements; a press counts once, when it goes down."""
+    """Presses to judgements; a button counts once, when it goes down. Of keys see `keyboard.Repeats`."""
 
     def __init__(self, config: JudgeConfig | None = None) -> None:
         self.config = config or JudgeConfig()

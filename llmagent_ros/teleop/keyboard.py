@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import atexit
+import math
 import os
 import re
 import termios
 
+REPEAT_PAUSE = 0.7  # s; the longest pause before a held key repeats that is a default somewhere is 0.66, of X
 _PORTION = 64  # bytes; more than a person types between two looks
 _ARROWS = {"A": "up", "B": "down", "C": "right", "D": "left"}
 _KEY = re.compile(r"\x1b[\[O](?:[0-9;?]*([@-~]))?|[^\x1b]")  # ECMA-48: what a key that types nothing sends
@@ -32,6 +34,20 @@ class Keystrokes:
         found = [(match[1], match[0]) for match in _KEY.finditer(text)]
         keys = [_ARROWS.get(last, "") if sent[0] == "\x1b" else sent.lower() for last, sent in found]
         return [key for key in keys if key]
+
+
+class Repeats:
+    """Tells a key that is held from one that is pressed, which a terminal sends alike. Times: s, steady clock."""
+
+    def __init__(self) -> None:
+        self._last = ""
+        self._heard = -math.inf
+
+    def take(self, key: str, now: float) -> bool:
+        """Takes a key; whether it is the one before, still held: heard within REPEAT_PAUSE, and no other between."""
+        repeated = key == self._last and now - self._heard < REPEAT_PAUSE
+        self._last, self._heard = key, now
+        return repeated
 
 
 class Keyboard:

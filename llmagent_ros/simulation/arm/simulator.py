@@ -56,7 +56,7 @@ class ArmSimulator:
         wording = self._task.instructions[int(rng.integers(len(self._task.instructions)))]
         self._physics.load(self.world)
         self.follow(wording.format(object=self.world.target, place=self._task.place))
-        self.steps, self._collided = 0, False
+        self._collided = False
         self.time += self._contract.control_period
         return self._physics.read(self.time)
 
@@ -66,8 +66,9 @@ class ArmSimulator:
         return max(self._drawn - 1, 0)
 
     def follow(self, instruction: str) -> bool:
-        """Judges by this instruction from now on; False when nothing that it names lies there."""
-        self.instruction = instruction
+        """Judges by this instruction from now on, and counts its control periods from here; False when nothing that it
+        names lies there."""
+        self.instruction, self.steps = instruction, 0
         assert self.world is not None, "reset first"
         solid = [name for name in self.world.places if self._contract.objects[name].height >= FLAT]
         self._target = next((name for name in solid if name.lower() in instruction.lower()), "")
