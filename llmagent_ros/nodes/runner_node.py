@@ -189,7 +189,7 @@ class RunnerNode(Node):
         request = ResetSimulation.Request()
         if self._fresh_world:
             # A simulator that was started again must not draw the worlds again that were learned on already.
-            request.use_seed, request.seed = True, self._other_seed()
+            request.use_seed, request.seed = True, self._seed if not self._drawn else self._other_seed()
             request.task = self._config.task
         self._on_answer(self._reset_client.call_async(request), self._on_reset)
 
