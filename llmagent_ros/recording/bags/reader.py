@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import BinaryIO
@@ -33,7 +33,7 @@ class FileContent:
 
     Attributes:
         topics: by channel id. notes: metadata records in order. whole: it ends with a footer.
-        library: that wrote it, None where not even that is in the file.
+        written_by: name of the program, None where not even that is in the file.
         problem: why what follows could not be read. cut: as the file ends there, like one whose writer was killed;
             else something in it is damaged, and what comes after that may be sound.
     """
@@ -41,7 +41,7 @@ class FileContent:
     topics: dict[int, BagTopic] = field(default_factory=dict)
     notes: list[tuple[str, dict[str, str]]] = field(default_factory=list)
     whole: bool = False
-    library: str | None = None
+    written_by: str | None = None
     problem: str = ""
     cut: bool = False
 
@@ -118,7 +118,7 @@ def _take(record: McapRecord, content: FileContent, schemas: dict[int, Schema]) 
             definition_encoding=schema.encoding,
         )
     elif isinstance(record, Header):
-        content.library = record.library
+        _, content.written_by = astuple(record)  # its profile, and who wrote it
     elif isinstance(record, Metadata):
         content.notes.append((record.name, dict(record.metadata)))
     elif isinstance(record, Footer):

@@ -92,8 +92,8 @@ def _look(path: Path, topics: dict[str, BagTopic]) -> tuple[FileContent, FileSum
     content, summary = FileContent(), FileSummary(path.name)
     for message in read_file(path, content):
         summary.count(message)
-    if content.library is not None and not content.library.startswith(LIBRARY):
-        raise UnmendableError(f"{path}: recorded by {content.library!r} and not finished; left as it is")
+    if content.written_by is not None and not content.written_by.startswith(LIBRARY):
+        raise UnmendableError(f"{path}: recorded by {content.written_by!r} and not finished; left as it is")
     if content.problem and not content.cut:
         raise UnmendableError(f"{path}: damaged, so left as it is: {content.problem}")
     for topic in content.topics.values():
