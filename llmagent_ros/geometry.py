@@ -111,9 +111,14 @@ def direction_problem(scan: LaserScan) -> str:
     return ""
 
 
+def is_empty(scan: LaserScan) -> bool:
+    """Whether no ray of the scan carries a measurement, or there is none."""
+    return bool(np.isnan(valid_ranges(scan)).all())
+
+
 def is_blind(scan: LaserScan) -> bool:
     """Whether no ray of the scan carries a measurement of a direction that is known."""
-    return bool(np.isnan(valid_ranges(scan)).all()) or direction_problem(scan) != ""
+    return is_empty(scan) or direction_problem(scan) != ""
 
 
 def along(bearings: NDArray[np.float64], ranges: NDArray[np.float64]) -> Points:

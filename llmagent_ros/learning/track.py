@@ -103,17 +103,21 @@ class Track:
             self.replay.close()
             raise
 
+    @property
+    def settled(self) -> bool:
+        """Whether it goes on as it is, whatever is found: it has learned, or began with skills or after a change."""
+        standing = self.standing
+        return bool(self.learner.updates or standing.skill_id or standing.parents or standing.changed)
+
     def begin_late(self, beginning: Beginning) -> bool:
-        """Begins with skills that were found only now; whether it did. A track that has learned, or has begun with
-        skills or after a change, does not.
+        """Begins with skills that were found only now, unless it is `settled`; whether it did.
 
         Raises:
             ModelError: the beginning does not fit the model; nothing was changed.
         """
-        standing = self.standing
-        settled = self.learner.updates or standing.skill_id or standing.parents or standing.changed
-        if settled or beginning.empty or not (beginning.skill_id or beginning.parents):
+        if self.settled or beginning.empty or not (beginning.skill_id or beginning.parents):
             return False
+        standing = self.standing
         self.standing = Standing.of(self.wording, beginning)
         try:
             self._start_from(beginning)

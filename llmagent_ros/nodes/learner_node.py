@@ -278,13 +278,19 @@ class LearnerNode(ManagedNode):
         if task is None:
             return
         wording = self._contract.generalised(task.instruction)
-        self._enter(wording, self._beginning(wording, task))
+        if not self._goes_on(wording):
+            self._enter(wording, self._beginning(wording, task))
+
+    def _goes_on(self, wording: str) -> bool:
+        """Whether a kind of task is learned on as it is: what is announced for it need not be read."""
+        track = self._track
+        return track is not None and track.wording == wording and track.settled
 
     def _announced_beginning(self, wording: str) -> Beginning:
         """With what a kind of task begins whose first transition is here before its announcement was looked at."""
         with self._wake:
             task = self._announced
-        if task is None or self._contract.generalised(task.instruction) != wording:
+        if task is None or self._contract.generalised(task.instruction) != wording or self._goes_on(wording):
             return Beginning()
         return self._beginning(wording, task)
 

@@ -12,7 +12,7 @@ from collections import Counter
 from dataclasses import dataclass
 
 from llmagent_ros.contract import MobileContract, RobotContract
-from llmagent_ros.geometry import direction_problem, is_blind
+from llmagent_ros.geometry import direction_problem, is_empty
 from llmagent_ros.safety.config import TELEOP_E_STOP, GuardConfig
 from llmagent_ros.safety.hand import Hand
 from llmagent_ros.safety.reasons import (
@@ -190,7 +190,7 @@ class Guard:
         now = self._advance(now)
         if direction_problem(scan):
             return self._drop(MALFORMED_SCAN)
-        if not len(scan.ranges) or is_blind(scan):
+        if is_empty(scan):
             return self._drop(EMPTY_SCAN)
         refusal = self._refusal(scan.stamp, now)
         if refusal is not None:
