@@ -226,6 +226,24 @@ def test_what_was_kept_from_being_done_teaches_nothing() -> None:
     assert calibration.state() == Calibration(ROBOT).state()
 
 
+def test_what_teaches_nothing_is_told_as_expected_all_the_same() -> None:
+    """It is not known what the robot had been told in the end; the policy must not read of a turn the wrong way."""
+    drive = Drive(wheels(swapped=True))
+    for known in islice(cycle(PHRASES), 120):
+        drive.do(known)
+    calibration, before = drive.calibration, drive.calibration.matrix
+    calibration.start_episode()
+    assert calibration.say("turn left") == "turn right"
+    calibration.ignore()
+    heard = calibration.hear("go. moving 0.0 turning 1.3. did turn right 0.0 turning 1.3.")
+    assert heard == "go. moving 0.0 turning 1.3. did turn left 0.0 turning 1.3."
+    calibration.say("back")
+    calibration.ignore()
+    heard = calibration.hear("go. moving 0.0 turning 0.0. did turn right 0.0 turning 1.3, back 0.0 turning 0.0.")
+    assert heard.endswith("did turn left 0.0 turning 1.3, back 0.0 turning 0.0."), "it was held"
+    assert (calibration.matrix == before).all()
+
+
 def test_a_scene_that_tells_of_no_motion_teaches_nothing() -> None:
     calibration = Calibration(ROBOT)
     assert calibration.hear("go. moving unknown. did nothing.") == "go. moving unknown. did nothing."

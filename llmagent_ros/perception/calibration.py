@@ -109,7 +109,8 @@ class Calibration:
         newest, told = self._history[-1], actions[-1]
         if newest.pending and self._is_of(newest, told) and (motion := _motion(told)) is not None:
             self._history[-1] = newest = self._expected(newest)
-            self._learn(self._commands[newest.spoken] if newest.sent is None else newest.sent, motion / self._full)
+            if newest.teaches:
+                self._learn(self._commands[newest.spoken] if newest.sent is None else newest.sent, motion / self._full)
         mine = list(self._history)[-len(actions) :]
         said = [each[0] if each is not None else "" for each in actions]
         said[len(actions) - len(mine) :] = map(self._say, mine, actions[len(actions) - len(mine) :])
@@ -162,7 +163,7 @@ class Calibration:
     def ignore(self) -> None:
         """What comes of the last phrase says nothing of the robot: something kept it from being done."""
         if self._history:
-            self._history[-1] = dataclasses.replace(self._history[-1], pending=False)
+            self._history[-1] = dataclasses.replace(self._history[-1], teaches=False)
 
     @property
     def sayable(self) -> NDArray[np.bool_]:
@@ -252,13 +253,14 @@ class Calibration:
 class _Said:
     """A phrase that was chosen: numbers of the known and the spoken one.
 
-    pending: what came of it is not heard yet. sent: the command that it became, (2,); None: that of the spoken one.
-    added: to the motion that is told of it; None: nothing.
+    pending: what came of it is not heard yet. teaches: whether that says something of the robot. sent: the command that
+    it became, (2,); None: that of the spoken one. added: to the motion that is told of it; None: nothing.
     """
 
     known: int
     spoken: int
     pending: bool = True
+    teaches: bool = True
     sent: RealArray | None = None
     added: RealArray | None = None
 
