@@ -83,14 +83,14 @@ def _updates(trainer: Trainer) -> dict[str, float]:
     whole = learner()
     times: dict[str, list[float]] = {"cached": [], "recomputed": [], "learner": []}
     for _ in range(_ROUNDS):
-        times["cached"].append(_seconds(cached.update, _CACHED))
-        times["recomputed"].append(_seconds(anew.update, _RECOMPUTED))
-        times["learner"].append(_seconds(whole.update, trainer.config.learner.actor_every))
+        times["cached"].append(seconds(cached.update, _CACHED))
+        times["recomputed"].append(seconds(anew.update, _RECOMPUTED))
+        times["learner"].append(seconds(whole.update, trainer.config.learner.actor_every))
     rates = {f"{name}_updates_per_s": 1 / statistics.median(each) for name, each in times.items()}
     return rates | {"cached_over_recomputed": rates["cached_updates_per_s"] / rates["recomputed_updates_per_s"]}
 
 
-def _seconds(act: Callable[[], Any], count: int) -> float:
+def seconds(act: Callable[[], Any], count: int) -> float:
     """Of one call, over `count` of them."""
     began = time.perf_counter()
     for _ in range(count):
@@ -111,7 +111,7 @@ def _decisions(trainer: Trainer) -> dict[str, float]:
     for start in range(0, len(scenes), _DECISIONS):
         for name, way in ways.items():
             way(scenes[0])  # what the other way left in the caches is not its fault
-            times[name] += [_seconds(partial(way, scene), 1) for scene in scenes[start : start + _DECISIONS]]
+            times[name] += [seconds(partial(way, scene), 1) for scene in scenes[start : start + _DECISIONS]]
     median = {name: 1e3 * statistics.median(each) for name, each in times.items()}
     ratios = {f"{name}_over_decision": median[name] / median["decision"] for name in ("generate", "shortest")}
     return ratios | {f"{name}_ms": milliseconds for name, milliseconds in median.items()}
