@@ -107,6 +107,18 @@ def load(kind: type[T], path: Path) -> T:
     return build(kind, read_yaml(path), str(path))
 
 
+def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Where two mappings differ, mappings in them included: "model.rank 4, now 8", in alphabetical order."""
+    told = []
+    for key in sorted({*before, *now}):
+        one, other = before.get(key), now.get(key)
+        if isinstance(one, Mapping) and isinstance(other, Mapping):
+            told += [f"{key}.{each}" for each in differences(one, other)]
+        elif one != other:
+            told.append(f"{key} {_short(one)}, now {_short(other)}")
+    return told
+
+
 def named_file(kind: str, name: str, folder: Path) -> Path:
     """The YAML file of a shipped name ("sim_diffdrive") or of a path to one's own file.
 
@@ -134,9 +146,12 @@ def _first_problem(kind: type[Any], error: ValidationError) -> str:
     if problem["type"] == "value_error":  # ours: says itself what was given
         said = str(problem["ctx"]["error"])
         return f"{where}: {said}" if problem["loc"] else said
-    given = repr(problem["input"])
-    given = given if len(given) <= _LONGEST_VALUE else f"{given[:_LONGEST_VALUE]}…"
-    return f"{where}: {problem['msg']} (got {given})"
+    return f"{where}: {problem['msg']} (got {_short(problem['input'])})"
+
+
+def _short(value: Any) -> str:
+    told = repr(value)
+    return told if len(told) <= _LONGEST_VALUE else f"{told[:_LONGEST_VALUE]}…"
 
 
 def _keys(kind: Any) -> list[str]:

@@ -147,3 +147,16 @@ def test_a_key_that_is_a_list_is_refused(tmp_path: Path) -> None:
     path.write_text("? [1, 2]\n: 3\n")
     with pytest.raises(ConfigError, match="not valid YAML"):
         read_yaml(path)
+
+
+def test_differences_name_what_differs_and_nothing_else() -> None:
+    before = {"same": 1, "rank": 4, "model": {"name": "a", "inner": {"depth": 1}}, "gone": "x", "kind": {"a": 1}}
+    now = {"same": 1, "rank": 8, "model": {"name": "a", "inner": {"depth": 2}}, "new": [1], "kind": "b"}
+    assert config.differences(before, now) == [
+        "gone 'x', now None",
+        "kind {'a': 1}, now 'b'",
+        "model.inner.depth 1, now 2",
+        "new None, now [1]",
+        "rank 4, now 8",
+    ]
+    assert config.differences(now, now) == []

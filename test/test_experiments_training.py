@@ -147,7 +147,7 @@ def test_decisions_are_kept_and_change_nothing(
 
 def test_a_run_may_be_made_longer_and_not_otherwise_changed(lake: str, tmp_path: Path) -> None:
     runs.train(configured(lake, tmp_path, 60), tmp_path / "run")
-    with pytest.raises(ConfigError, match=r"other settings: learner .* choose another --out"):
+    with pytest.raises(ConfigError, match=r"other settings: learner.beta 0.02, now 0.5; choose another --out"):
         runs.train(configured(lake, tmp_path, 60, beta=0.5), tmp_path / "run")
     summary = runs.train(configured(lake, tmp_path, 120), tmp_path / "run")
     assert summary is not None

@@ -276,8 +276,11 @@ def meta_train(
         ConfigError: the folder holds a run with other settings.
     """
     known = read_config(out)
-    if known is not None and dataclasses.replace(known, steps=config.steps) != config:
-        raise ConfigError(f"{out}: holds a run of meta-training with other settings; choose another --out")
+    if known is not None:
+        before = dataclasses.asdict(dataclasses.replace(known, steps=config.steps))
+        if other := configuration.differences(before, dataclasses.asdict(config)):
+            told = ", ".join(other)
+            raise ConfigError(f"{out}: holds a run of meta-training with other settings: {told}; choose another --out")
     recorder = RunRecorder(RecorderConfig(out=out, seed=config.seed, model=config.model.model, decisions_mb=0.0))
     complete = False
     try:

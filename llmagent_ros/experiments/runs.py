@@ -88,11 +88,10 @@ def check(config: TrainConfig, out: Path) -> None:
     """
     if not (out / CONFIG).exists():
         return
-    before, now = dataclasses.asdict(read_config(out)), dataclasses.asdict(config)
-    other = [key for key in now if key != "steps" and now[key] != before[key]]
+    before = dataclasses.replace(read_config(out), steps=config.steps)
+    other = configuration.differences(dataclasses.asdict(before), dataclasses.asdict(config))
     if other:
-        told = ", ".join(f"{key} {before[key]!r}, now {now[key]!r}" for key in other)
-        raise ConfigError(f"{out}: holds a run with other settings: {told}; choose another --out")
+        raise ConfigError(f"{out}: holds a run with other settings: {', '.join(other)}; choose another --out")
 
 
 def train(

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from llmagent_ros import config as configuration
 from llmagent_ros.durable import write_atomic
 from llmagent_ros.errors import ConfigError, StoreError
 from llmagent_ros.recording.summary import versions
@@ -79,10 +80,9 @@ class Results:
             raise StoreError(f"{self.path}: cannot be read: {error}") from error
         if content.get("bench") != self.bench:
             raise ConfigError(f"{self.path}: results of {content.get('bench')!r}, not of {self.bench!r}")
-        before = content.get("config", {})
-        other = sorted(key for key in {*before, *self._config} if before.get(key) != self._config.get(key))
+        other = configuration.differences(content.get("config", {}), self._config)
         if other:
-            told = ", ".join(f"{key} {before.get(key)!r}, now {self._config.get(key)!r}" for key in other)
+            told = ", ".join(other)
             raise ConfigError(f"{self.path}: measured with other settings: {told}; choose another --json")
         self.runs = content.get("runs", {})
         self._machine = {key: content[key] for key in _MACHINE if key in content}

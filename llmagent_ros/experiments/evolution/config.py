@@ -134,11 +134,10 @@ def check(config: EvolutionConfig, out: Path) -> None:
     known = read_config(out)
     if known is None:
         return
-    before, now = plain(known), plain(config)
-    other = [key for key in now if key not in ("generations", "steps") and now[key] != before[key]]
+    before = dataclasses.replace(known, generations=config.generations, steps=config.steps)
+    other = configuration.differences(plain(before), plain(config))
     if other:
-        told = ", ".join(f"{key} {before[key]!r}, now {now[key]!r}" for key in other)
-        raise ConfigError(f"{out}: holds an evolution with other settings: {told}; choose another --out")
+        raise ConfigError(f"{out}: holds an evolution with other settings: {', '.join(other)}; choose another --out")
 
 
 def plain(config: EvolutionConfig) -> dict[str, Any]:
