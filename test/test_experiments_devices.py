@@ -30,6 +30,7 @@ def test_the_larger_base_is_made_once_and_is_read_as_any_other(tmp_path: Path) -
     assert (folder / "model.safetensors").stat().st_mtime_ns == made
     model = LanguageModel(LanguageModelConfig(model=str(folder), device="cpu"), ("push left", "push right"))
     assert model.phrase_log_probs(["the pole leans left."]).shape == (1, 2)
+    assert [path.name for path in tmp_path.iterdir()] == ["large"], "nothing half made is left"
     with pytest.raises(ConfigError, match="the tokenizer has"):
         devices.make_model(tmp_path / "small", TINY | {"vocab_size": 10})
 

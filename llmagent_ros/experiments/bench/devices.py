@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import statistics
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from transformers import AutoTokenizer, Qwen2Config, Qwen2ForCausalLM
 from llmagent_ros.errors import ConfigError
 from llmagent_ros.experiments import runs
 from llmagent_ros.experiments.bench.learning import Say
-from llmagent_ros.experiments.bench.results import Figure, Results, median
+from llmagent_ros.experiments.bench.results import Figure, Results, entries
 from llmagent_ros.experiments.bench.speed import seconds
 from llmagent_ros.experiments.training import Trainer
 from llmagent_ros.policy.language_model import SHIPPED_BASE
@@ -52,14 +53,14 @@ _RATIOS = {  # key: figure, method over method
     "small_gpu_over_cpu": ("decisions_per_s", f"{_SMALL}, GPU bfloat16", f"{_SMALL}, CPU float32"),
 }
 _BATCHED = "batched_over_single"
-_MEASURED = {
-    "decision_ms": "ms",
-    "decisions_per_s": "1/s",
-    "batched_per_s": "1/s",
-    "features_per_s": "1/s",
-    "updates_per_s": "1/s",
-    "gpu_memory_mib": "MiB",
-}
+_MEASURED = (
+    Figure("decision_ms", "ms", "p50 of one decision", lower=True),
+    Figure("decisions_per_s", "1/s", "one by one"),
+    Figure("batched_per_s", "1/s", f"decisions, {_BATCH} scenes at once"),
+    Figure("features_per_s", "1/s", f"scenes, {_BATCH} at once"),
+    Figure("updates_per_s", "1/s", "of the learner, those of the adapter among them"),
+    Figure("gpu_memory_mib", "MiB", "at most", lower=True),
+)
 FIGURES = (
     Figure("gpu_over_cpu", "ratio", f"decisions per second one by one, {_LARGE}, GPU bfloat16 over CPU"),
     Figure("bfloat16_over_float32", "ratio", f"{_LARGE} on the GPU, {_BATCH} scenes at once"),
@@ -108,16 +109,29 @@ def measure(method: str, seed: int, steps: int, scratch: Path, say: Say) -> dict
 
 
 def make_model(folder: Path, shape: Mapping[str, Any]) -> Path:
-    """Saves a random model of a shape in bfloat16, with the tokenizer of the shipped base, unless it is there."""
-    if not (folder / "config.json").exists():
-        tokenizer = AutoTokenizer.from_pretrained(SHIPPED_BASE)
-        if len(tokenizer) > shape["vocab_size"]:
-            raise ConfigError(f"vocab_size {shape['vocab_size']}: the tokenizer has {len(tokenizer)} tokens")
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
-            model = Qwen2ForCausalLM(Qwen2Config(**shape, max_position_embeddings=2048)).bfloat16()
-        tokenizer.save_pretrained(folder)
-        model.save_pretrained(folder)  # config.json is written last but one; a broken folder is refused when loaded
+    """Saves a random model of a shape in bfloat16, with the tokenizer of the shipped base, unless it is there.
+
+    Raises:
+        ConfigError: the tokenizer has more tokens than the shape.
+    """
+    if folder.exists():
+        return folder
+    tokenizer = AutoTokenizer.from_pretrained(SHIPPED_BASE)
+    if len(tokenizer) > shape["vocab_size"]:
+        raise ConfigError(f"vocab_size {shape['vocab_size']}: the tokenizer has {len(tokenizer)} tokens")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = Qwen2ForCausalLM(Qwen2Config(**shape, max_position_embeddings=2048)).bfloat16()
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as temporary:
+        made = Path(temporary) / folder.name
+        tokenizer.save_pretrained(made)
+        model.save_pretrained(made)
+        try:
+            made.rename(folder)  # there whole or not at all
+        except OSError:
+            if not folder.exists():  # else another worker was faster
+                raise
     return folder
 
 
@@ -163,16 +177,8 @@ def read(results: Results) -> tuple[dict[str, dict[str, Any]], dict[str, dict[st
         ratios[key] = [one[seed][figure] / other[seed][figure] for seed in sorted(one.keys() & other.keys())]
     large = by_method.get(f"{_LARGE}, GPU bfloat16", {})
     ratios[_BATCHED] = [each["batched_per_s"] / each["decisions_per_s"] for _, each in sorted(large.items())]
-    figures = {
-        figure.key: {"value": median(ratios[figure.key]), "unit": figure.unit, "seeds": ratios[figure.key]}
-        for figure in FIGURES
-        if ratios[figure.key]
-    }
     peers = {}
-    for method, runs_of in by_method.items():
-        seeds = [each for _, each in sorted(runs_of.items())]
-        peers[method] = {
-            key: {"value": median([each[key] for each in seeds]), "unit": unit, "seeds": [each[key] for each in seeds]}
-            for key, unit in _MEASURED.items()
-        }
-    return figures, peers
+    for method in results.runs:
+        if measured := results.of(method):
+            peers[method] = entries(_MEASURED, {each.key: [run[each.key] for run in measured] for each in _MEASURED})
+    return entries(FIGURES, {key: values for key, values in ratios.items() if values}), peers
