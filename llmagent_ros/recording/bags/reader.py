@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Collection, Iterator
-from dataclasses import astuple, dataclass, field
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import BinaryIO
@@ -99,30 +99,31 @@ def _parts(record: McapRecord) -> list[McapRecord]:
 
 
 def _take(record: McapRecord, content: FileContent, schemas: dict[int, Schema]) -> BagMessage | None:
-    if isinstance(record, McapMessage):
-        topic = content.topics[record.channel_id]
-        return BagMessage(topic, record.data, record.log_time, record.publish_time, record.sequence)
-    if isinstance(record, Schema):
-        schemas[record.id] = record
-    elif isinstance(record, Channel):
-        schema, said = schemas[record.schema_id], record.metadata
-        qos = load_qos(said.get("offered_qos_profiles", ""))
-        definition = schema.data.decode("utf-8", "replace")
-        content.topics[record.id] = BagTopic(
-            name=record.topic,
-            type=schema.name,
-            definition=definition,
-            type_hash=said.get("topic_type_hash", ""),
-            qos=qos,
-            encoding=record.message_encoding,
-            definition_encoding=schema.encoding,
-        )
-    elif isinstance(record, Header):
-        _, content.written_by = astuple(record)  # its profile, and who wrote it
-    elif isinstance(record, Metadata):
-        content.notes.append((record.name, dict(record.metadata)))
-    elif isinstance(record, Footer):
-        content.whole = True
+    match record:
+        case McapMessage():
+            topic = content.topics[record.channel_id]
+            return BagMessage(topic, record.data, record.log_time, record.publish_time, record.sequence)
+        case Schema():
+            schemas[record.id] = record
+        case Channel():
+            schema, said = schemas[record.schema_id], record.metadata
+            qos = load_qos(said.get("offered_qos_profiles", ""))
+            definition = schema.data.decode("utf-8", "replace")
+            content.topics[record.id] = BagTopic(
+                name=record.topic,
+                type=schema.name,
+                definition=definition,
+                type_hash=said.get("topic_type_hash", ""),
+                qos=qos,
+                encoding=record.message_encoding,
+                definition_encoding=schema.encoding,
+            )
+        case Header(library=writer):
+            content.written_by = writer
+        case Metadata():
+            content.notes.append((record.name, dict(record.metadata)))
+        case Footer():
+            content.whole = True
     return None
 
 
