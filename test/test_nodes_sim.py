@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import yaml
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from geometry_msgs.msg import TwistStamped
 from ros_support import ROOT, Graph
 from sensor_msgs.msg import LaserScan
@@ -25,19 +26,19 @@ SEED = 3
 class Driver:
     """Resets a simulator, gives it tasks, and answers its readings; the robot stands."""
 
-    def __init__(self, graph: Graph, folder: Path) -> None:
+    def __init__(self, graph: Graph, folder: Path, **task: Any) -> None:
         self.graph, self.task_file = graph, folder / "short.yaml"
         content = yaml.safe_load((ROOT / "config" / "tasks" / "navigate.yaml").read_text())
-        self.task_file.write_text(yaml.safe_dump({**content, "max_steps": STEPS}, sort_keys=False))
+        self.task_file.write_text(yaml.safe_dump({**content, "max_steps": STEPS, **task}, sort_keys=False))
         graph.start("sim", task=self.task_file)
         self.commands = graph.publisher(TwistStamped, "cmd_vel")
         self.tasks = graph.publisher(Task, "task", qos.LATEST)
         self.scans: list[LaserScan] = graph.collect(LaserScan, "scan", qos.RELIABLE_SENSOR)
         self.outcomes: list[Outcome] = graph.collect(Outcome, "outcome", qos.OUTCOME)
 
-    def reset(self) -> str:
+    def reset(self, seed: int = SEED) -> str:
         """The instruction of the world that is drawn."""
-        request = ResetSimulation.Request(use_seed=True, seed=SEED)
+        request = ResetSimulation.Request(use_seed=True, seed=seed)
         answer: Any = self.graph.call(ResetSimulation, "sim/reset", request)
         self.graph.until(lambda: self.scans, "no readings")
         return str(answer.instruction)
@@ -96,3 +97,23 @@ def test_a_task_after_the_end_of_an_episode_gets_the_next_world(tmp_path: Path) 
         assert driver.scans[-1].ranges.tolist() == pytest.approx(list(same.reset().scan.ranges), abs=1e-5)
         same.close()
         assert driver.step(STEPS) == "timeout"
+
+
+def test_a_task_for_which_no_world_can_be_drawn_is_told_of_and_the_next_one_tried(tmp_path: Path) -> None:
+    room = {"world": "corners", "size": [4.3, 4.3], "objects": [2, 2], "start_distance": [4.4, 4.5]}
+    (tmp_path / "corners.yaml").write_text(yaml.safe_dump({**room, "obstacles": {"count": [0, 0]}}))
+    with Graph(tmp_path) as graph:
+        driver = Driver(graph, tmp_path, world=str(tmp_path / "corners.yaml"))
+        diagnostics: list[DiagnosticArray] = graph.collect(DiagnosticArray, "/diagnostics", qos.COMMAND)
+        driver.reset(seed=0)  # whose first world can be drawn, and whose second one cannot
+        driver.announce("runner's", "go to the red ball")
+        assert driver.step(STEPS) == "timeout"
+        driver.announce("a person's", "go to the red ball")
+
+        def told() -> bool:
+            states = [status for array in diagnostics for status in array.status if status.name == "/sim"]
+            errors = [status.message for status in states if status.level == DiagnosticStatus.ERROR]
+            return any("no episode of 'go to the red ball'" in message for message in errors)
+
+        graph.until(told, "the diagnostics do not say so")
+        assert driver.reset(seed=0), "it is still there"

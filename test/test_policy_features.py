@@ -9,7 +9,7 @@ import torch
 from models_support import save_tiny_model
 
 from llmagent_ros.errors import ModelError
-from llmagent_ros.policy.features import PROJECTION, Pooling, fit_projection, load_projection, pooling_of
+from llmagent_ros.policy.features import PROJECTION, Pooling, fit_projection, load_projection, pooling_of, shared_ending
 from llmagent_ros.policy.language_model import LanguageModel, LanguageModelConfig
 
 PHRASES = ("forward", "turn left")
@@ -40,12 +40,13 @@ def test_features_hold_the_means_and_the_last_tokens_in_order() -> None:
 
 
 def test_a_narrow_model_gives_statistics_of_its_layers_and_a_wide_one_what_there_is_room_for() -> None:
-    prompts = ([1, 2, 7, 8, 9], [3, 7, 8, 9])
-    assert pooling_of(prompts, 128, 3) == Pooling((0, 1, 2), True, 3)
-    assert pooling_of(prompts, 256, 1) == Pooling((0,), True, 3)
-    assert pooling_of(prompts, 256, 24) == Pooling((0, 11, 23), True, 2)
-    assert pooling_of(prompts, 1024, 24) == Pooling((23,), False, 1)
-    assert pooling_of(prompts, 4096, 32) == Pooling((31,), False, 1)
+    cue = shared_ending(([1, 2, 7, 8, 9], [3, 7, 8, 9]))
+    assert cue == 3
+    assert pooling_of(cue, 128, 3) == Pooling((0, 1, 2), True, 3)
+    assert pooling_of(cue, 256, 1) == Pooling((0,), True, 3)
+    assert pooling_of(cue, 256, 24) == Pooling((0, 11, 23), True, 2)
+    assert pooling_of(cue, 1024, 24) == Pooling((23,), False, 1)
+    assert pooling_of(cue, 4096, 32) == Pooling((31,), False, 1)
 
 
 def test_a_projection_centres_and_keeps_proportions() -> None:

@@ -6,6 +6,7 @@ import json
 import shutil
 from datetime import datetime
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -26,6 +27,7 @@ from llmagent_ros.errors import ModelError
 from llmagent_ros.policy.language_model import LanguageModel, LanguageModelConfig
 from llmagent_ros.policy.phrase_tokens import PhraseTokens
 from llmagent_ros.policy.prompt import MAX_LESSON_LENGTH, MAX_LESSONS, PromptFormat
+from llmagent_ros.policy.scoring import Reading, keys_and_values
 
 TIGHT = {"rtol": 0.0, "atol": 2e-4}
 
@@ -62,8 +64,8 @@ def test_phrases_are_ragged() -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_scores_equal_a_plain_loop(folders: dict[str, Path], tmp_path: Path, kind: str, one_pass: bool) -> None:
     model = tiny_language_model(folders[kind])
-    assert model._one_pass and model.describe()["scoring"] == "in one pass"
-    model._one_pass = one_pass
+    assert model.describe()["scoring"] == "in one pass"
+    model._scorer.way = "in one pass" if one_pass else "by cache"
     base = AutoModelForCausalLM.from_pretrained(folders[kind]).eval()
     expected = torch.stack([plain_log_probs(base, model.tokenizer, model.form.prompt(s)) for s in SCENES])
     assert (expected.max(-1).values - expected.min(-1).values).min() > 0.2, "the phrases must differ to tell anything"
@@ -78,6 +80,56 @@ def test_scores_equal_a_plain_loop(folders: dict[str, Path], tmp_path: Path, kin
     assert (changed - expected).abs().max() > 0.1
     torch.testing.assert_close(model.phrase_log_probs(SCENES), changed, **TIGHT)
     torch.testing.assert_close(model.phrase_log_probs(SCENES, adapter=False), expected, **TIGHT)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_adapter_acts_from_the_cue_on_and_leaves_the_reading_of_a_scene_alone(
+    folders: dict[str, Path], kind: str
+) -> None:
+    model = tiny_language_model(folders[kind])
+    before = model.read(SCENES)
+    model.load_adapter_state(random_adapter(model))
+    reading, cue = model.read(SCENES), model.tokenizer(model.form.cue, add_special_tokens=False).input_ids
+    assert reading.read == reading.ids.shape[1] - len(cue)
+    assert reading.ids[:, reading.read :].tolist() == [cue] * len(SCENES)
+    pairs = zip(reading.past, before.past, strict=True)
+    assert all(torch.equal(a, b) for one, other in pairs for a, b in zip(one, other, strict=True))
+    everywhere = model._scorer(model.for_inference(adapter=True), Reading(reading.ids, reading.mask))
+    assert (everywhere.log_softmax(-1) - model.phrase_log_probs(SCENES)).abs().max() > 0.01
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_scores_and_features_of_one_reading_are_those_of_two(folders: dict[str, Path], kind: str) -> None:
+    model = tiny_language_model(folders[kind])
+    model.load_adapter_state(random_adapter(model))
+    for scenes in (SCENES, SCENES[:1], [*SCENES, ""]):
+        log_probs, features = model.log_probs_and_features(scenes)
+        torch.testing.assert_close(log_probs, model.phrase_log_probs(scenes).detach(), **TIGHT)
+        torch.testing.assert_close(features, model.features(scenes), rtol=0.0, atol=1e-3)
+        assert log_probs.isfinite().all() and features.isfinite().all()
+
+
+def test_a_reading_serves_several_adapters(model: LanguageModel) -> None:
+    reading, found = model.read(SCENES), []
+    for seed in (1, 2, 1):
+        model.load_adapter_state(random_adapter(model, seed=seed))
+        found.append(model.phrase_log_probs_of(reading).detach())
+        assert torch.equal(found[-1], model.phrase_log_probs(SCENES).detach())
+    assert torch.equal(found[0], found[2]) and not torch.equal(found[0], found[1])
+
+
+def test_a_prompt_of_nothing_but_the_cue_can_be_answered(folders: dict[str, Path]) -> None:
+    short = tiny_language_model(folders["llama"], max_tokens=2)
+    short.load_adapter_state(random_adapter(short))
+    reading = short.read(SCENES)
+    assert reading.read == 0 and reading.ids.shape[1] == 2
+    assert short.phrase_log_probs(SCENES).isfinite().all()
+    torch.testing.assert_close(short.log_probs_and_features(SCENES)[0], short.phrase_log_probs(SCENES), **TIGHT)
+
+
+def test_a_model_that_keeps_no_keys_and_values_is_named(model: LanguageModel) -> None:
+    with pytest.raises(ModelError, match="keeps no keys and values"):
+        keys_and_values(SimpleNamespace(past_key_values=None), 3)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -148,7 +200,7 @@ def test_a_model_that_does_not_heed_the_mask_is_scored_by_its_cache(
     whole = PhraseTokens.joined
     monkeypatch.setattr(PhraseTokens, "joined", blind)
     model = tiny_language_model(folders["llama"])
-    assert not model._one_pass and model.describe()["scoring"] == "by cache"
+    assert model.describe()["scoring"] == "by cache"
     torch.testing.assert_close(model.phrase_log_probs(SCENES), expected, **TIGHT)
 
 
@@ -162,10 +214,9 @@ def test_scores_are_means_and_not_sums(model: LanguageModel) -> None:
 @pytest.mark.parametrize("one_pass", [True, False])
 def test_summed_scores_are_those_of_whole_phrases(folders: dict[str, Path], one_pass: bool) -> None:
     model, means = tiny_language_model(folders["llama"], score="sum"), tiny_language_model(folders["llama"])
-    model._one_pass = means._one_pass = one_pass
+    model._scorer.way = means._scorer.way = "in one pass" if one_pass else "by cache"
     lengths = torch.tensor([len(model.tokenizer(model.form.phrase(p)).input_ids) for p in PHRASES])
-    ids, mask = means.tokenize([means.form.prompt(scene) for scene in SCENES])
-    scores = (means._scores_in_one_pass if one_pass else means._scores_by_cache)(means._plain, ids, mask)
+    scores = means._scorer(means._plain, means.read(SCENES))
     torch.testing.assert_close(model.phrase_log_probs(SCENES), (scores * lengths).log_softmax(-1), **TIGHT)
 
 

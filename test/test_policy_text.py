@@ -32,6 +32,9 @@ class Told:
     def features(self, scenes: Sequence[str]) -> Tensor:
         return torch.zeros(len(scenes), 3)
 
+    def log_probs_and_features(self, scenes: Sequence[str]) -> tuple[Tensor, Tensor]:
+        return self.phrase_log_probs(scenes), self.features(scenes)
+
 
 def told(values: Tensor | None = VALUES, beta: float = BETA) -> TextPolicy:
     policy = TextPolicy(Told())  # type: ignore[arg-type]

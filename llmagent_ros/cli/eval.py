@@ -3,7 +3,8 @@
     llmagent eval runs/navigate-0 --episodes 100
     llmagent eval runs/navigate-0 --robot sim_scout      # what another robot makes of it, untrained
 
-prints a table and writes OUT/evaluation.json. The same files give the same figures.
+prints a table and writes OUT/evaluation.json, with --robot OUT/evaluation-ROBOT.json. The same files give the same
+figures.
 """
 
 from __future__ import annotations

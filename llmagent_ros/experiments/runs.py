@@ -4,7 +4,7 @@
     OUT/bundles/            adapter and critic, the newest few
     OUT/checkpoint/         the learner, to go on with
     OUT/replay.sqlite       every transition
-    OUT/evaluation.json     figures and episodes of the last evaluation
+    OUT/evaluation.json     figures and episodes of the last evaluation (evaluation-ROBOT.json: with another robot)
     OUT/episodes.csv, summary.json, tensorboard/, learning_curve.png
     OUT/decisions.sqlite    the newest decisions, for `llmagent explain`
 """
@@ -251,7 +251,8 @@ def evaluate_run(
     robot: str = "",
     progress: Callable[[int], None] | None = None,
 ) -> tuple[dict[str, float], list[EpisodeResult]]:
-    """Episodes of the saved policy on held-out seeds; OUT/evaluation.json keeps figures and episodes.
+    """Episodes of the saved policy on held-out seeds; OUT/evaluation.json keeps figures and episodes, and
+    OUT/evaluation-ROBOT.json those of another robot.
 
     Args:
         temperature: None takes the environment's. robot: see `SavedPolicy`.
@@ -274,5 +275,6 @@ def evaluate_run(
         "wall_s": time.monotonic() - began,
         "episodes": as_rows(results),
     }
-    write_atomic(out / EVALUATION, (json.dumps(content, indent=2) + "\n").encode())
+    path = out / (f"evaluation-{Path(robot).stem}.json" if robot else EVALUATION)
+    write_atomic(path, (json.dumps(content, indent=2) + "\n").encode())
     return measured, results

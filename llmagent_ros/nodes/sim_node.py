@@ -6,6 +6,7 @@ import os
 import time
 from typing import Annotated, Any, Literal
 
+from diagnostic_msgs.msg import DiagnosticStatus
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 from rclpy.clock import Clock, ClockType
@@ -75,6 +76,7 @@ class SimNode(Node):
         self._running = False  # an episode is on
         self._task_id = ""  # of the task that was announced last
         self._unclaimed = False  # the task that the world was drawn for has not been announced yet
+        self._undrawn = ""  # why the last task that was announced has no world
         self._command, self._command_stamp = self._nothing, -1.0
         self._readings: AnyReadings | None = None  # the last ones
         self._waiting_since: float | None = None
@@ -134,6 +136,7 @@ class SimNode(Node):
         if instruction:
             self._simulator.follow(instruction)
         self._running, self._unclaimed, self._part = True, not instruction, 0
+        self._undrawn = ""
         self._command = self._nothing
         self._publish(readings)
 
@@ -147,8 +150,12 @@ class SimNode(Node):
             return  # what the world was drawn for; it may be heard only after some of its steps, which must count
         if self._running:
             self._simulator.follow(message.instruction)
-        else:
+            return
+        try:
             self._begin(instruction=message.instruction)
+        except ConfigError as error:  # said by the diagnostics until a world is drawn; another task may find one
+            self._undrawn = f"no episode of {message.instruction!r}: {error}"
+            self.get_logger().error(self._undrawn)
 
     def _on_command(self, message: Any) -> None:
         command = self._topics.from_message(message)
@@ -212,13 +219,14 @@ class SimNode(Node):
 
     def _report(self) -> None:
         waiting = f"waiting for a command, mode {self._config.mode}" if self._reported else self._config.mode
+        level = DiagnosticStatus.ERROR if self._undrawn else DiagnosticStatus.OK
         values = {
             "ticks": self._ticks,
             "ticks_missed": self._missed,
             "episode": self._simulator.episode,
             "time": f"{self._simulator.time:.3f}",
         }
-        self._diagnostics.publish(waiting, values)
+        self._diagnostics.publish(self._undrawn or waiting, values, level=level)
 
     def close(self) -> None:
         self._simulator.close()

@@ -55,22 +55,26 @@ class Pooling:
         return torch.cat([*parts, states[:, -self.tokens :]], dim=1).flatten(1)
 
 
-def pooling_of(prompts: Sequence[Sequence[int]], width: int, depth: int) -> Pooling:
+def pooling_of(cue: int, width: int, depth: int) -> Pooling:
     """How a model of `depth` layers and hidden states of size `width` is pooled.
 
     The states below the last layer: those above it only serve to predict the next word. Of a narrow model also those of
     the tokens and of the middle, as its deeper ones have forgotten which number was which.
 
     Args:
-        prompts: tokens of two prompts of scenes that end differently: what they share at their ends is the cue.
+        cue: how many tokens every prompt ends with.
     """
-    first, second = (list(reversed(tokens)) for tokens in prompts)
-    shared = sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], zip(first, second, strict=False)))
     last, budget = depth - 1, _MOST // width
     many = budget >= _ENOUGH
     layers = tuple(sorted({0, last // 2, last})) if many else (last,)
     statistics = len(layers) * (2 if many else 1)
-    return Pooling(layers, many, max(1, min(shared, budget - statistics)))
+    return Pooling(layers, many, max(1, min(cue, budget - statistics)))
+
+
+def shared_ending(prompts: Sequence[Sequence[int]]) -> int:
+    """How many tokens two prompts end with alike: of scenes that end differently, those of the cue."""
+    first, second = (list(reversed(tokens)) for tokens in prompts)
+    return sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], zip(first, second, strict=False)))
 
 
 def _standardised(states: Tensor) -> Tensor:

@@ -15,14 +15,14 @@ from peft.utils import get_peft_model_state_dict
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor
-from transformers import DynamicCache
 
 from llmagent_ros.errors import ModelError
 from llmagent_ros.policy.base_model import chat_template, device_named, load_base
-from llmagent_ros.policy.features import PROJECTION, load_projection, pooling_of
+from llmagent_ros.policy.features import PROJECTION, load_projection, pooling_of, shared_ending
 from llmagent_ros.policy.inference_copies import MergedCopy, sharing_copy, without_last_layer
 from llmagent_ros.policy.phrase_tokens import PhraseTokens
 from llmagent_ros.policy.prompt import PromptFormat, as_text
+from llmagent_ros.policy.scoring import PhraseScorer, Reading, forward, keys_and_values
 
 SHIPPED_BASE = Path(__file__).resolve().parent.parent / "models" / "base"
 
@@ -94,15 +94,16 @@ class LanguageModel:
         added = self.tokenizer.added_tokens_decoder.values()
         self._special = [token.content for token in added if token.special and len(token.content) > 1]
         prompts = self.encode([self.form.prompt(scene) for scene in ("ahead.", "7 8")])
-        self._pooling = pooling_of(prompts, width, int(base.config.num_hidden_layers))
+        self._cue = prompts[0][-min(max(1, shared_ending(prompts)), config.max_tokens) :]
+        self._pooling = pooling_of(len(self._cue), width, int(base.config.num_hidden_layers))
         self._projection = load_projection(Path(name), self.device)
         pooled = self._pooling.parts * width
         if self._projection is not None and (fits := len(self._projection.mean)) != pooled:
             raise ModelError(f"{name}: {PROJECTION} is for {fits} numbers, not {pooled}: make it anew")
         self.feature_size = pooled if self._projection is None else self._projection.size
         self.feature_digest = hashlib.sha256(
-            f"{self._projection} {self._pooling} {self.base_digest} {self.form} {self._template} {config.max_tokens}"
-            .encode()
+            f"{self._projection} {self._pooling} {self.base_digest} {self.form} {self._template} {config.max_tokens} "
+            f"{self._cue}".encode()
         ).hexdigest()
         targets = config.target_modules
         lora = LoraConfig(
@@ -128,9 +129,15 @@ class LanguageModel:
         self._adapter = dict(self._tuned.named_parameters()) if self._tuned else self._adapter_by_file_name()
         self._base: Any = self.model.base_model.model
         self._merged = MergedCopy(self._plain, self.model, ADAPTER)
-        self._phrases = self._tokenize_phrases()
-        self._one_pass = self._takes_one_pass()
+        self._scorer = PhraseScorer(self._tokenize_phrases())
+        two = self.read(["nothing seen. did nothing.", "clear."])
+        self._scorer.choose_way(self._plain, two)
         self._below = self._below_last_layer()
+
+    @property
+    def cue_tokens(self) -> int:
+        """How many tokens of a prompt's end the adapter acts on."""
+        return len(self._cue)
 
     # --- what it computes -------------------------------------------------------------------------
 
@@ -143,7 +150,10 @@ class LanguageModel:
         are left out, so that a scene has the same features whatever was retrieved.
         """
         ids, mask = self.tokenize([self.form.prompt(scene) for scene in scenes])
-        features = self._pooling(self._hidden(self._below, ids, mask), mask)
+        return self._pooled(self._hidden(self._below, ids, mask), mask)
+
+    def _pooled(self, hidden: tuple[Tensor, ...], mask: Tensor) -> Tensor:
+        features = self._pooling(hidden, mask)
         return self._projection(features) if self._projection is not None else features
 
     def phrase_log_probs(
@@ -152,50 +162,35 @@ class LanguageModel:
         """log pi(phrase | lessons, scene) over the closed vocabulary, float32, (B, phrases).
 
         A phrase's score is (by default) the mean log-probability of its tokens after the prompt, so that long phrases
-        are not at a disadvantage; the scores are normalised over the vocabulary. Prompt and phrases run through the
-        model in one pass (`PhraseTokens`); in two with a cache between them where the model takes no mask of ours.
-        Differentiable with respect to the adapter where gradients are enabled; else it is merged into the weights.
+        are not at a disadvantage; the scores are normalised over the vocabulary. The base reads the prompt up to the
+        cue; the adapter acts from there on (activated LoRA, Greenewald et al. 2025), so that it changes what is done
+        about a scene and not how texts are read. Differentiable with respect to the adapter where gradients are
+        enabled; else it is merged into the weights.
         """
-        ids, mask = self.tokenize([self.form.prompt(scene, lessons) for scene in scenes])
-        model = self._adapted() if adapter else self._plain
-        scores = self._scores_in_one_pass if self._one_pass else self._scores_by_cache
-        return scores(model, ids, mask).log_softmax(-1)
+        return self.phrase_log_probs_of(self.read(scenes, lessons), adapter=adapter)
 
-    def _scores_in_one_pass(self, model: Any, ids: Tensor, mask: Tensor) -> Tensor:
-        phrases = self._phrases
-        ids, attention, positions = phrases.joined(ids, mask, model.dtype)
-        kept = 1 + len(phrases.tail)
-        out = model(
-            input_ids=ids, attention_mask=attention, position_ids=positions, use_cache=False, logits_to_keep=kept
-        )
-        return phrases.scores(out.logits.float().log_softmax(-1))
-
-    def _scores_by_cache(self, model: Any, ids: Tensor, mask: Tensor) -> Tensor:
-        """The same for models that take no attention mask of ours: the prompt first, then each phrase after it."""
-        batch, (count, length) = len(ids), self._phrases.ids.shape
-        prefix = self._forward(model, ids, mask, use_cache=True, logits_to_keep=1)
-        log_probs = prefix.logits[:, -1].float().log_softmax(-1)  # (B, V)
-        scores = log_probs[:, self._phrases.ids[:, 0]]  # (B, P)
-        if length > 1:
-            phrase_ids, phrase_mask = self._phrases.ids.repeat(batch, 1), self._phrases.mask.repeat(batch, 1)
-            full_mask = torch.cat([mask.repeat_interleave(count, 0), phrase_mask[:, :-1]], dim=1)
-            past = _repeat_cache(prefix.past_key_values, count)
-            out = self._forward(model, phrase_ids[:, :-1], full_mask, past)
-            log_probs = out.logits.float().log_softmax(-1)  # (B*P, L-1, V)
-            rest = log_probs.gather(-1, phrase_ids[:, 1:, None])[..., 0] * phrase_mask[:, 1:]
-            scores = scores + rest.sum(-1).view(batch, count)
-        return scores / self._phrases.divisor
+    def phrase_log_probs_of(self, reading: Reading, *, adapter: bool = True) -> Tensor:
+        """The same of prompts that were read before: they need not be read again for another adapter."""
+        return self._scorer(self._adapted() if adapter else self._plain, reading).log_softmax(-1)
 
     @torch.no_grad()
-    def _takes_one_pass(self) -> bool:
-        """Whether the model heeds the attention mask: both ways then give the same scores of prompts that differ."""
-        ids, mask = self.tokenize([self.form.prompt("nothing seen. did nothing."), self.form.prompt("clear.")])
-        try:
-            at_once = self._scores_in_one_pass(self._plain, ids, mask)
-        except (TypeError, ValueError, RuntimeError):  # e.g. flash attention, ALiBi
-            return False
-        error = (at_once - self._scores_by_cache(self._plain, ids, mask)).abs().max()
-        return bool(error < (1e-3 if self._base.dtype == torch.float32 else 0.1))
+    def read(self, scenes: Sequence[str], lessons: Sequence[str] = ()) -> Reading:
+        """What the base makes of prompts up to the cue. With `full` nothing is read yet: all of it will be trained."""
+        ids, mask = self.tokenize([self.form.prompt(scene, lessons) for scene in scenes])
+        before = ids.shape[1] - len(self._cue)
+        if self._tuned is not None or before == 0:
+            return Reading(ids, mask)
+        out = forward(self._plain, ids[:, :before], mask[:, :before], use_cache=True, logits_to_keep=1)
+        return Reading(ids, mask, keys_and_values(out, before))
+
+    @torch.inference_mode()
+    def log_probs_and_features(self, scenes: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """`phrase_log_probs` and `features` of the same scenes, without lessons: the base reads them once for both."""
+        ids, mask = self.tokenize([self.form.prompt(scene) for scene in scenes])
+        out = forward(self._plain, ids, mask, use_cache=True, output_hidden_states=True, logits_to_keep=1)
+        before = 0 if self._tuned is not None else ids.shape[1] - len(self._cue)
+        reading = Reading(ids, mask, keys_and_values(out, before) if before else ())
+        return self.phrase_log_probs_of(reading), self._pooled(tuple(out.hidden_states[:-1]), mask)
 
     def for_inference(self, *, adapter: bool) -> Any:
         """The Hugging Face model, with the adapter as it is now merged into it or without; not to be changed."""
@@ -215,6 +210,8 @@ class LanguageModel:
     def adapter_config(self) -> dict[str, Any]:
         """What PEFT writes to adapter_config.json."""
         values: dict[str, Any] = self.model.peft_config[ADAPTER].to_dict()
+        if self._tuned is None:
+            values["alora_invocation_tokens"] = list(self._cue)  # from which on PEFT, too, lets it act
         return {key: sorted(value) if isinstance(value, set) else value for key, value in values.items()}
 
     def check_adapter_state(self, state: Mapping[str, Tensor]) -> None:
@@ -254,7 +251,7 @@ class LanguageModel:
 
     def _hidden(self, model: Any, ids: Tensor, mask: Tensor) -> tuple[Tensor, ...]:
         """Hidden states of the tokens and of every layer but the last, each (B, T, width)."""
-        out = self._forward(model, ids, mask, output_hidden_states=True, logits_to_keep=1, use_cache=False)
+        out = forward(model, ids, mask, output_hidden_states=True, logits_to_keep=1, use_cache=False)
         return tuple(out.hidden_states[:-1])
 
     @torch.inference_mode()
@@ -272,13 +269,6 @@ class LanguageModel:
         return below if same else self._plain
 
     # --- inside ---------------------------------------------------------------------------------------
-
-    @staticmethod
-    def _forward(model: Any, ids: Tensor, mask: Tensor, past: Any = None, **options: Any) -> Any:
-        positions = (mask.cumsum(-1) - 1).clamp(min=0)[:, -ids.shape[1] :]
-        return model(
-            input_ids=ids, attention_mask=mask, position_ids=positions, past_key_values=past, **options
-        )
 
     def encode(self, prompts: Sequence[str]) -> list[list[int]]:
         """Tokens of prompts, as a user's messages where the model is talked to; no word becomes a special token."""
@@ -315,7 +305,7 @@ class LanguageModel:
             "parameters": total,
             "adapter_parameters": trained,
             "rank": self.config.rank,
-            "scoring": "in one pass" if self._one_pass else "by cache",
+            "scoring": self._scorer.way,
         }
 
 
@@ -326,12 +316,3 @@ def model_digest(model: torch.nn.Module) -> str:
         digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
         digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
-
-
-def _repeat_cache(cache: Any, times: int) -> DynamicCache:
-    """The same key-value cache for each of `times` continuations of every row; gradients flow through."""
-    pairs = [
-        (layer.keys.repeat_interleave(times, dim=0), layer.values.repeat_interleave(times, dim=0))
-        for layer in cache.layers
-    ]
-    return DynamicCache(pairs)

@@ -105,18 +105,24 @@ class TextPolicy:
         Raises:
             DivergenceError: the model or the critic gives values that are not finite.
         """
-        log_probs = self.model.phrase_log_probs(scenes, lessons).double().cpu()
-        values = torch.zeros_like(log_probs)
-        logits = log_probs
-        if self._values is not None:
-            features = self.model.features(scenes)
+        if self._values is None:
+            logits = self.model.phrase_log_probs(scenes, lessons).double().cpu()
+            values = torch.zeros_like(logits)
+        else:
+            told, features = self._seen(scenes, lessons)
             values = self._values(features).double().cpu()
             if head is not None and self._disagreement:
                 values = values + self._disagreement * (self._values(features, head).double().cpu() - values)
-            logits = (log_probs + (values / self._beta).log_softmax(-1)) / 2
+            logits = (told.double().cpu() + (values / self._beta).log_softmax(-1)) / 2
         if not bool(logits.isfinite().all()):
             raise DivergenceError(f"adapter {self.adapter}: scores or values that are not finite")
         return logits.log_softmax(-1), values
+
+    def _seen(self, scenes: Sequence[str], lessons: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """What the language model prefers, and the features of the scenes."""
+        if lessons:  # which the critic does not read
+            return self.model.phrase_log_probs(scenes, lessons), self.model.features(scenes)
+        return self.model.log_probs_and_features(scenes)
 
 
 def among(log_pi: RealArray, sayable: NDArray[np.bool_]) -> RealArray:

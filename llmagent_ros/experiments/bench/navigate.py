@@ -7,6 +7,7 @@ model.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from itertools import islice
 from pathlib import Path
@@ -22,7 +23,7 @@ from llmagent_ros.experiments.environments import BASE_ENVIRONMENTS, Environment
 from llmagent_ros.experiments.exploration import explore
 from llmagent_ros.experiments.training import BUNDLES
 from llmagent_ros.policy.language_model import LanguageModel
-from llmagent_ros.policy.pretraining import perplexity
+from llmagent_ros.policy.text_losses import perplexities
 from llmagent_ros.recording.plot import plot_curves
 
 ENVIRONMENT, LANDER = "navigate", "LunarLander-v3"
@@ -44,6 +45,7 @@ FIGURES = (
     Figure("collisions_per_episode", "1/episode", "after 60 minutes", 0.02, 0.05, True),
     Figure("lunarlander_return", "return", "of LunarLander-v3, learned through LoRA and critic alone", 200),
     Figure("perplexity_rise", "share", "of unseen text of all environments, by its adapter", 0.05, None, True),
+    Figure("perplexity_rise_onwards", "share", "the same where it acts on what follows the phrase as well"),
 )
 # Nobody has published settings for this environment. DQN and QR-DQN take those of LunarLander, which like it has shaped
 # rewards and ends in a crash; PPO takes CartPole's, as LunarLander's are for a million steps.
@@ -97,7 +99,7 @@ def _land(seed: int, out: Path, say: Say) -> dict[str, Any]:
     return {**measured, "perplexity": _perplexities(out)}
 
 
-def _perplexities(out: Path) -> dict[str, list[float]]:
+def _perplexities(out: Path) -> dict[str, dict[str, float]]:
     """Of unseen logs of every shipped environment, without and with the adapter of a run."""
     config = runs.read_config(out)
     newest = latest_bundle(out / BUNDLES)
@@ -106,13 +108,10 @@ def _perplexities(out: Path) -> dict[str, list[float]]:
     model = LanguageModel(config.model, env.phrases)
     env.close()
     model.load_adapter_state(load_bundle(newest).adapter or {})
-    told: dict[str, list[float]] = {}
+    told: dict[str, dict[str, float]] = {}
     for name in BASE_ENVIRONMENTS:
         steps = list(islice(explore(EnvironmentSpec(name), _UNSEEN_SHARD, _UNSEEN_STEPS), _UNSEEN_STEPS))
-        told[name] = [
-            perplexity(model.for_inference(adapter=adapted), model.tokenizer, model.form, steps)
-            for adapted in (False, True)
-        ]
+        told[name] = perplexities(model, steps)
     return told
 
 
@@ -131,7 +130,8 @@ def read(results: Results) -> tuple[dict[str, dict[str, Any]], dict[str, dict[st
     landed = results.of(LANDS)
     ours = _of(results.of(OURS)) | {
         "lunarlander_return": [max(p["return_mean"] for p in run["curve"]) for run in landed],
-        "perplexity_rise": [_rise(run["perplexity"]) for run in landed],
+        "perplexity_rise": [_rise(run["perplexity"], "adapted") for run in landed],
+        "perplexity_rise_onwards": [_rise(run["perplexity"], "onwards") for run in landed],
     }
     theirs = {name: entries(FIGURES, _of(results.of(name))) for name in _SETTINGS if results.of(name)}
     return entries(FIGURES, ours), theirs
@@ -150,9 +150,7 @@ def _within_the_hour(curve: Sequence[Mapping[str, float]]) -> Any:
     return next((point for point in reversed(curve) if point["minutes"] <= HOUR), None)
 
 
-def _rise(perplexities: Mapping[str, Sequence[float]]) -> float:
+def _rise(perplexities: Mapping[str, Mapping[str, float]], key: str) -> float:
     """Of the geometric mean over environments."""
-    product = 1.0
-    for without, adapted in perplexities.values():
-        product *= adapted / without
-    return float(product ** (1 / len(perplexities))) - 1
+    ratios = [each[key] / each["base"] for each in perplexities.values()]
+    return math.prod(ratios) ** (1 / len(ratios)) - 1

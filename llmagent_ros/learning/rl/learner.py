@@ -233,9 +233,9 @@ class Learner:
         scenes = self.replay.texts(batch.scene_id)
         values = self.average.values(self._features(batch.scene_id))
         lessons = self._some_lessons()
-        with torch.no_grad():
-            deployed = self._deployed_log_probs(scenes, lessons) if c.kl_weight else None
-        log_probs = self.model.phrase_log_probs(scenes, lessons)
+        reading = self.model.read(scenes, lessons)
+        deployed = self._deployed_log_probs(reading) if c.kl_weight else None
+        log_probs = self.model.phrase_log_probs_of(reading)
         target = (values.clone() / c.beta).softmax(-1).to(log_probs.device)
         loss = -(target * log_probs).sum(-1).mean()
         stats = {"actor_loss": loss.item()}
@@ -305,12 +305,13 @@ class Learner:
             return ()
         return self.lessons[: int(self._rng.integers(1, len(self.lessons) + 1))]
 
-    def _deployed_log_probs(self, scenes: Sequence[str], lessons: Sequence[str]) -> Tensor:
+    @torch.no_grad()
+    def _deployed_log_probs(self, reading: Any) -> Tensor:
         """The deployed adapter's log-probabilities; the learning one is put aside for the moment."""
         learning = [p.detach().clone() for p in self._adapter]
         self.model.load_adapter_state(self._deployed)
         try:
-            return self.model.phrase_log_probs(scenes, lessons)
+            return self.model.phrase_log_probs_of(reading)
         finally:
             with torch.no_grad():
                 for parameter, kept in zip(self._adapter, learning, strict=True):
