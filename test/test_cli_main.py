@@ -12,6 +12,7 @@ import pytest
 from decisions_support import record
 
 from llmagent_ros.cli._json import json_text
+from llmagent_ros.cli._settings import of_learner
 from llmagent_ros.cli._table import table
 from llmagent_ros.cli.main import main
 from llmagent_ros.errors import ConfigError
@@ -142,3 +143,18 @@ def test_recorded_texts_do_not_either(tmp_path: Path, capsys: pytest.CaptureFixt
         assert not set(shown) & set("\x1b\x07\x9b") and "red" in shown
         if words == ("0", "--json"):
             assert json.loads(shown)["scene"] == bad
+
+
+def test_settings_of_a_learners_parameter_file(tmp_path: Path) -> None:
+    path = tmp_path / "learner.yaml"
+    path.write_text(
+        "/**:\n  ros__parameters: {rank: 4, model: a, keep: 3, rl.beta: 0.1, rl: {critic: {width: 8}}}\n"
+        "/robot/learner:\n  ros__parameters: {model: b}\n/robot/policy:\n  ros__parameters: {rank: 9}\n"
+    )
+    assert of_learner(path) == {
+        "model": {"rank": 4, "model": "b"},
+        "learner": {"beta": 0.1, "critic": {"width": 8}},
+    }
+    path.write_text("learner: {rank: 4}\n")
+    with pytest.raises(ConfigError, match="learner: no ros__parameters"):
+        of_learner(path)

@@ -159,17 +159,23 @@ def test_a_replay_of_other_phrases_is_named(beside: Beside) -> None:
         beside.learn()
 
 
-def test_the_command_follows_a_run_until_it_is_interrupted(beside: Beside, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_follows_a_run_until_it_is_interrupted(
+    beside: Beside, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(["meta-train"]) == 2
     assert main(["meta-train", "changes", "--runs", "x"]) == 2
     assert "either a FAMILY or --runs" in capsys.readouterr().err
     for name in ("", "tasks/01"):
         beside.task("forward", name)
-    settings = {"ready": 20, "publish_every": 40, "meta.inner_updates": 4, "learner.batch_size": 8, "model.rank": 2}
+    params = tmp_path / "learner.yaml"
+    params.write_text("/**:\n  ros__parameters: {rank: 2, publish_every: 7, rl: {batch_size: 8, beta: 0.3}}\n")
+    settings = {"ready": 20, "publish_every": 40, "meta.inner_updates": 4}
     words = [word for key, value in settings.items() for word in ("--set", f"{key}={json.dumps(value)}")]
     command = [sys.executable, "-m", "llmagent_ros.cli.main", "meta-train", "--runs", str(beside.run), "--follow"]
     process = subprocess.Popen(
-        [*command, "--model", str(beside.base), "--niceness", "0", *words], stdout=subprocess.PIPE, text=True
+        [*command, "--params", params, "--model", str(beside.base), "--niceness", "0", *words],
+        stdout=subprocess.PIPE,
+        text=True,
     )
     try:
         assert process.stdout is not None
@@ -182,4 +188,7 @@ def test_the_command_follows_a_run_until_it_is_interrupted(beside: Beside, capsy
         assert process.returncode == 0
     finally:
         process.kill()
-    assert latest_bundle(beside.run / "meta" / "bundles") is not None
+    newest = latest_bundle(beside.run / "meta" / "bundles")
+    assert newest is not None
+    bundle = load_bundle(newest)
+    assert bundle.adapter_config["r"] == 2 and bundle.meta["beta"] == 0.3, "as the learner whose parameters were given"

@@ -37,6 +37,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument("--seed", type=int, default=0, help="of everything that is drawn (default: %(default)s)")
     parser.add_argument("--robot", default="sim_diffdrive", help="contract (default: %(default)s)")
     parser.add_argument("--model", default="", help="Hugging Face name or path (default: the base that ships)")
+    parser.add_argument("--params", type=Path, metavar="FILE", help="parameters of a learner node, to learn as it does")
     beside = parser.add_argument_group("from what runs have stored, in place of FAMILY")
     beside.add_argument("--runs", nargs="+", metavar="RUN", help="folders of runs")
     beside.add_argument("--follow", action="store_true", help="go on with what they store, until interrupted")
@@ -57,9 +58,12 @@ def run(args: argparse.Namespace) -> int:
 
 def _settings(args: argparse.Namespace, **values: Any) -> dict[str, Any]:
     """What both ways have in common, and `values`."""
-    from llmagent_ros.cli._settings import bundle_of, put_setting
+    from llmagent_ros.cli._settings import bundle_of, of_learner, put_setting
 
-    settings: dict[str, Any] = {"robot": args.robot, "seed": args.seed, "model": {"model": args.model}, **values}
+    settings: dict[str, Any] = {"robot": args.robot, "seed": args.seed, **values}
+    settings |= {} if args.params is None else of_learner(args.params)
+    if args.model:
+        settings.setdefault("model", {})["model"] = args.model
     if args.start is not None:
         settings["start"] = bundle_of(args.start)
     if args.method is not None:
