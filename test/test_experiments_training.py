@@ -20,7 +20,7 @@ from toy_support import CELLS
 from llmagent_ros.cli.main import main
 from llmagent_ros.errors import ConfigError, DivergenceError
 from llmagent_ros.experiments import evaluation, runs
-from llmagent_ros.experiments.environments import EnvironmentSpec, make_environment
+from llmagent_ros.experiments.environments import MAX_STEPS, EnvironmentSpec, learner_settings, make_environment
 from llmagent_ros.experiments.evaluation import HELD_OUT_SEED, EpisodeResult, evaluate, figures
 from llmagent_ros.experiments.exploration import FIRST_SEED
 from llmagent_ros.experiments.training import TRAINING_SEEDS, TrainConfig, Trainer
@@ -73,8 +73,11 @@ def test_a_seed_makes_a_run_repeatable(lake: str, tmp_path: Path) -> None:
     assert a == b and a != c and sum(steps for steps, _ in a) <= 150
 
 
-def test_a_run_that_was_interrupted_ends_as_if_it_had_not_been(lake: str, tmp_path: Path) -> None:
-    config = configured(lake, tmp_path, 200)
+@pytest.mark.parametrize("target_entropy", [0.0, 0.4])
+def test_a_run_that_was_interrupted_ends_as_if_it_had_not_been(
+    lake: str, tmp_path: Path, target_entropy: float
+) -> None:
+    config = configured(lake, tmp_path, 200, target_entropy=target_entropy)
     runs.train(config, tmp_path / "whole", save_every=50)
 
     def stop(trainer: Trainer) -> None:
@@ -305,4 +308,13 @@ def test_environments_without_a_description_of_their_own(name: str) -> None:
     assert first == again and first in env.observation_space
     scenes = {env.step(len(env.phrases) - 1)[0] for _ in range(20)}
     assert len(scenes) > 3
+    env.close()
+
+
+def test_an_environment_that_nobody_ends_is_cut_off_and_its_temperature_is_found() -> None:
+    env = make_environment(EnvironmentSpec("CliffWalking-v1"))
+    env.reset(seed=0)
+    ends = [env.step(0)[2:4] for _ in range(MAX_STEPS)]
+    assert ends[-1] == (False, True) and not any(map(any, ends[:-1]))
+    assert learner_settings(env)["target_entropy"] == 0.5
     env.close()

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from llmagent_ros.errors import ModelError
 from llmagent_ros.learning.rl.critic import Critic, CriticConfig, build_critic
-from llmagent_ros.learning.rl.losses import lower_bound, margin_loss, soft_targets
+from llmagent_ros.learning.rl.losses import entropy_share, lower_bound, margin_loss, soft_targets
 
 TINY = CriticConfig(heads=3, width=4, depth=2)
 
@@ -127,6 +127,13 @@ def test_other_tensors_are_no_critic() -> None:
         build_critic({"a.weight": torch.zeros(2, 1, 3)})
     with pytest.raises(ModelError):
         build_critic({})
+
+
+def test_entropy_share_by_hand() -> None:
+    values = torch.tensor([[0.0, 0.0], [0.2 * math.log(3.0), 0.0]])
+    second = -(0.75 * math.log(0.75) + 0.25 * math.log(0.25)) / math.log(2.0)
+    assert entropy_share(values, 0.2) == pytest.approx((1.0 + second) / 2)
+    assert entropy_share(torch.tensor([[5.0, 0.0, 0.0]]), 1e-3) == pytest.approx(0.0, abs=1e-6)
 
 
 def test_soft_targets_by_hand() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import subprocess
@@ -22,6 +23,7 @@ from llmagent_ros.learning.rl import checkpoint
 from llmagent_ros.learning.rl.config import LearnerConfig
 from llmagent_ros.learning.rl.critic import CriticConfig, build_critic
 from llmagent_ros.learning.rl.learner import Learner
+from llmagent_ros.learning.rl.losses import entropy_share
 from llmagent_ros.learning.rl.replay import Replay
 from llmagent_ros.optimiser_state import part
 from llmagent_ros.policy.text_policy import TextPolicy
@@ -115,6 +117,48 @@ def everything(learner: Learner, folder: Path) -> tuple[dict[str, torch.Tensor],
 
 def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
     return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+# --- its temperature -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("beta", "worth"), [(0.5, 1.0), (0.01, 1.0), (0.05, 5.0)])
+def test_the_temperature_finds_the_entropy_that_is_asked_for(bench: Bench, beta: float, worth: float) -> None:
+    """From too high and too low a one, and whatever rewards are worth."""
+    learner = bench.learner(beta=beta, target_entropy=0.4)
+    rows = [dataclasses.replace(row, reward=worth * row.reward) for row in experience()]
+    learner.observe(rows)
+    prepare(learner)
+    for _ in range(1500):
+        learner.update()
+    shares = []
+    for _ in range(50):
+        learner.update()
+        batch = learner.replay.sample(64, 2, 0.9, np.random.default_rng(len(shares)))
+        values = learner.critic(torch.from_numpy(learner.replay.features(batch.bootstrap_id))).mean(0)
+        shares.append(entropy_share(values.detach(), learner.beta))
+    assert np.mean(shares) == pytest.approx(0.4, abs=0.08)
+
+
+def test_the_temperature_is_kept_with_what_was_learned(bench: Bench, tmp_path: Path) -> None:
+    learner = bench.fed("a", target_entropy=0.4)
+    for _ in range(50):
+        learner.update()
+    assert learner.beta != learner.config.beta
+    learner.export(tmp_path / "bundle")
+    assert load_bundle(tmp_path / "bundle").meta["beta"] == learner.beta
+    learner.save(tmp_path / "checkpoint")
+    before = learner.beta
+    learner.update()
+    learner.load(tmp_path / "checkpoint")
+    assert learner.beta == before
+
+
+def test_a_temperature_that_is_given_stays(bench: Bench) -> None:
+    learner = bench.fed()
+    for _ in range(20):
+        learner.update()
+    assert learner.beta == learner.config.beta == SETTINGS["beta"]
 
 
 # --- where it starts ------------------------------------------------------------------------------------------------

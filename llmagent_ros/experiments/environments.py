@@ -20,6 +20,7 @@ from llmagent_ros.simulation.env import NavigateEnv
 from llmagent_ros.simulation.task import is_arm_task
 
 DEFAULT_ROBOT = "sim_diffdrive"
+MAX_STEPS = 1000  # of an episode, where Gymnasium does not know how long one may be
 ARM_ROBOT = "sim_arm"  # of the tasks of an arm, where no robot was asked for
 # What the shipped base has read: the robot with many wordings, the arm, and these descriptions; and how many steps.
 BASE_ENVIRONMENTS: Mapping[str, int] = {
@@ -110,7 +111,7 @@ def _is_task(name: str) -> bool:
 
 def _make(environment: str, arguments: Mapping[str, Any]) -> gym.Env[Any, Any]:
     try:
-        return gym.make(environment, **arguments)
+        env = gym.make(environment, **arguments)
     except gym.error.DependencyNotInstalled as error:
         raise ConfigError(f"environment {environment}: {error}") from error
     except (gym.error.NameNotFound, gym.error.NamespaceNotFound, gym.error.VersionNotFound) as error:
@@ -119,3 +120,5 @@ def _make(environment: str, arguments: Mapping[str, Any]) -> gym.Env[Any, Any]:
         ) from error
     except (gym.error.Error, TypeError, ModuleNotFoundError) as error:
         raise ConfigError(f"environment {environment} cannot be made: {error}") from error
+    endless = env.spec is None or env.spec.max_episode_steps is None
+    return gym.wrappers.TimeLimit(env, MAX_STEPS) if endless else env

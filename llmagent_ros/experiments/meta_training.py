@@ -243,9 +243,11 @@ class MetaTrainer:
             self.stats |= self.meta.update()
             if before // self.config.deploy_every != self.meta.updates // self.config.deploy_every:
                 self.learner.deploy()
+        self.policy.beta = self.learner.beta
 
     def _resume(self) -> None:
         facts = self.learner.load(self.out / CHECKPOINT)
+        self.policy.beta = self.learner.beta
         self.env_steps, self.episode = int(facts["env_steps"]), int(facts["episode"])
         self.run = str(facts.get("run", f"seed {self.config.seed}"))  # as runs of before had it
         for replay, transitions in zip(self.replays, facts["transitions"], strict=True):

@@ -265,6 +265,7 @@ class Trainer:
             self.stats |= self.learner.update()
             if self.learner.updates % self.config.deploy_every == 0:
                 self.learner.deploy()
+        self.policy.beta = self.learner.beta
 
     def _position(self) -> dict[str, Any]:
         counts: dict[str, Any] = {"env_steps": self.env_steps, "episode": self.episode, "transitions": len(self.replay)}
@@ -273,6 +274,7 @@ class Trainer:
 
     def _resume(self) -> None:
         position = self.learner.load(self.out / CHECKPOINT)
+        self.policy.beta = self.learner.beta
         self.env_steps, self.episode = int(position["env_steps"]), int(position["episode"])
         self.run = str(position.get("run", f"seed {self.config.seed}"))  # as runs of before had it
         self.replay.rewind(int(position["transitions"]))  # what came after is made again, the same

@@ -21,6 +21,7 @@ from llmagent_ros.perception.text import clean_instruction
 _STRICT = ConfigDict(extra="forbid")
 _MOST_NUMBERS = 64  # a scene with more is no text that a small model reads
 _MOST_ACTIONS = 64
+_LEARNER = {"target_entropy": 0.5, "disagreement": 2.0}  # whatever rewards are worth, and however far apart they are
 _PROBE_STEPS = 2000
 _FULL_SCALE = 5.0  # what the largest number of a derived description reads as
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -232,7 +233,8 @@ def derive_description(env: gym.Env[Any, Any], environment: str, seed: int = 0) 
     """A description made of the spaces of an environment that has none.
 
     Numbers are scaled so that their bounds read as 5.0. Where a bound is infinite the largest of 2000 random steps
-    stands for it; the same steps give the scale of the rewards.
+    stands for it; the same steps give the scale of the rewards. How much a step changes the return nobody knows, so
+    that the learner finds its temperature by itself.
 
     Raises:
         ConfigError: the spaces are of a kind that cannot be said.
@@ -257,6 +259,7 @@ def derive_description(env: gym.Env[Any, Any], environment: str, seed: int = 0) 
         ),
         actions=tuple(f"action {number}" for number in range(actions)),
         reward_scale=_nice(1.0 / most) if most > 0 else 1.0,
+        learner=dict(_LEARNER),
     )
 
 

@@ -33,7 +33,8 @@ class TextPolicy:
         self.model = model
         self.adapter = "initial"
         self._values: Values | None = None
-        self._beta, self._disagreement = 1.0, 0.0
+        self.beta = 1.0  # temperature over values, in units of return
+        self._disagreement = 0.0
 
     def swap(
         self,
@@ -56,7 +57,7 @@ class TextPolicy:
         """
         if adapter is not None:
             self.model.load_adapter_state(adapter)
-        self._values, self._beta, self.adapter = values, beta, name
+        self._values, self.beta, self.adapter = values, beta, name
         self._disagreement = disagreement
 
     def decide(
@@ -113,7 +114,7 @@ class TextPolicy:
             values = self._values(features).double().cpu()
             if head is not None and self._disagreement:
                 values = values + self._disagreement * (self._values(features, head).double().cpu() - values)
-            logits = (told.double().cpu() + (values / self._beta).log_softmax(-1)) / 2
+            logits = (told.double().cpu() + (values / self.beta).log_softmax(-1)) / 2
         if not bool(logits.isfinite().all()):
             raise DivergenceError(f"adapter {self.adapter}: scores or values that are not finite")
         return logits.log_softmax(-1), values

@@ -21,6 +21,8 @@ class LearnerConfig:
     Attributes:
         gamma: discount of one step. n_step: steps of reward before bootstrapping.
         beta: temperature of the policy over action values, in units of return.
+        target_entropy: share of the greatest entropy that this policy is to have on average; beta is changed towards
+            it, from the one given on and by at most a factor of 1000. 0: beta stays as it is.
         pessimism: how many standard deviations of the heads targets stay below their mean. More keeps what was learned
             more steadily; less is bolder where most of what is tried early fails.
         disagreement: while it learns, the policy acts in each episode by the mean of the critic's heads and this much
@@ -49,6 +51,7 @@ class LearnerConfig:
     gamma: Annotated[float, Field(gt=0, lt=1)] = 0.985
     n_step: Annotated[int, Field(gt=0)] = 3
     beta: Positive = 0.02
+    target_entropy: Annotated[float, Field(ge=0, lt=1)] = 0.0
     pessimism: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
     disagreement: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
     batch_size: Annotated[int, Field(gt=0)] = 128

@@ -32,13 +32,14 @@ from llmagent_ros.errors import ConfigError, DivergenceError, ModelError
 from llmagent_ros.learning.rl import checkpoint
 from llmagent_ros.learning.rl.config import LearnerConfig
 from llmagent_ros.learning.rl.critic import Critic
-from llmagent_ros.learning.rl.losses import lower_bound, margin_loss, soft_targets
+from llmagent_ros.learning.rl.losses import entropy_share, lower_bound, margin_loss, soft_targets
 from llmagent_ros.learning.rl.protocols import AdaptedModel, SceneMirror
 from llmagent_ros.learning.rl.replay import Replay
 from llmagent_ros.learning.rl.sampling import NStepBatch
 from llmagent_ros.optimiser_state import load_optimiser, optimiser_tensors, part
 from llmagent_ros.types import Transition
 
+_BETA_RATE, _BETA_RANGE = 0.005, 1000.0  # of an update; by which factor beta may change at most
 _STANDARD = 2048  # transitions whose features are the measure of the others
 
 
@@ -77,6 +78,7 @@ class Learner:
         self._actor_optimiser = torch.optim.AdamW(self._adapter, lr=config.actor_learning_rate, weight_decay=0.0)
         self._deployed = model.adapter_state()
         self._good = (self.average.state(), dict(self._deployed))
+        self.beta = config.beta  # temperature of the policy now
         self.updates = 0
         self.actor_updates = 0
         self._scaled = config.feature_floor is None  # whether the critic's scale of features is fixed
@@ -211,15 +213,26 @@ class Learner:
         returns, discount = (torch.from_numpy(x).to(features.device) for x in (batch.returns, batch.discount))
         with torch.no_grad():
             bound = lower_bound(self._target(after), c.pessimism)
-            target = soft_targets(self.critic(after), bound, returns, discount, c.beta)
+            following = self.critic(after)
+            target = soft_targets(following, bound, returns, discount, self.beta)
+            self._temper(following.mean(0))
         action = torch.from_numpy(batch.action.astype(np.int64)).to(features.device)
         values = self.critic(features)
         taken = values.gather(-1, action.expand(c.critic.heads, -1)[..., None])[..., 0]
         loss = nn.functional.huber_loss(taken, target.expand_as(taken), reduction="none").mean(1).sum()
         if c.margin_weight and batch.demonstration.any():
             shown = torch.from_numpy(np.flatnonzero(batch.demonstration)).to(features.device)
-            loss = loss + c.margin_weight * margin_loss(values[:, shown], action[shown], c.margin * c.beta).sum()
+            loss = loss + c.margin_weight * margin_loss(values[:, shown], action[shown], c.margin * self.beta).sum()
         return loss, {"critic_loss": loss.item(), "value": taken.mean().item()}
+
+    def _temper(self, values: Tensor) -> None:
+        """log beta <- log beta + rate (target_entropy - share of entropy), as soft actor-critic tunes its own (Haarnoja
+        et al. 2018), where a target was given.
+        """
+        c = self.config
+        if c.target_entropy:
+            change = math.exp(_BETA_RATE * (c.target_entropy - entropy_share(values, self.beta)))
+            self.beta = min(max(self.beta * change, c.beta / _BETA_RANGE), c.beta * _BETA_RANGE)
 
     def _update_actor(self) -> dict[str, float]:
         loss, stats = self.actor_loss()
@@ -236,7 +249,7 @@ class Learner:
         reading = self.model.read(scenes, lessons)
         deployed = self._deployed_log_probs(reading) if c.kl_weight else None
         log_probs = self.model.phrase_log_probs_of(reading)
-        target = (values.clone() / c.beta).softmax(-1).to(log_probs.device)
+        target = (values.clone() / self.beta).softmax(-1).to(log_probs.device)
         loss = -(target * log_probs).sum(-1).mean()
         stats = {"actor_loss": loss.item()}
         stats["agreement"] = (log_probs.argmax(-1) == target.argmax(-1)).float().mean().item()
@@ -262,7 +275,7 @@ class Learner:
         batch = self.replay.at(positions, 1, self.config.gamma)
         features, following = self._features(np.stack([batch.scene_id, batch.bootstrap_id]))
         values, after = critic.values(features), critic.values(following)
-        ahead = ((after / self.config.beta).softmax(-1) * after).sum(-1).cpu().numpy()
+        ahead = ((after / self.beta).softmax(-1) * after).sum(-1).cpu().numpy()
         taken = values.cpu().numpy()[np.arange(len(batch)), batch.action]
         return np.asarray(np.abs(batch.returns + batch.discount * ahead - taken), np.float32)
 
@@ -368,7 +381,7 @@ class Learner:
             "base_digest": self.model.base_digest,
             "feature_digest": self.model.feature_digest,
             "phrases": list(self.model.phrases),
-            "beta": self.config.beta,
+            "beta": self.beta,
             "disagreement": self.config.disagreement,
             "env_steps": len(self.replay),
             "updates": self.updates,
@@ -408,6 +421,7 @@ class Learner:
         facts = {
             "updates": self.updates,
             "actor_updates": self.actor_updates,
+            "beta": self.beta,
             "scaled": self._scaled,
             "lessons": self.lessons,
             "random": self._rng.bit_generator.state,
@@ -436,6 +450,7 @@ class Learner:
         for name, optimiser in (("critic", self._critic_optimiser), ("actor", self._actor_optimiser)):
             load_optimiser(part(tensors, f"{name}_optimiser"), optimiser)
         self.updates, self.actor_updates = facts["updates"], facts["actor_updates"]
+        self.beta = float(facts["beta"])
         self._scaled = bool(facts.get("scaled", self.updates > 0))
         self.lessons = tuple(facts.get("lessons", ()))
         self._rng.bit_generator.state = facts["random"]

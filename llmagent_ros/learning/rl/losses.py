@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -20,6 +22,17 @@ def soft_targets(values: Tensor, bound: Tensor, returns: Tensor, discount: Tenso
     """
     policy = (values.mean(0) / beta).softmax(-1)
     return returns + discount * (policy * bound).sum(-1)
+
+
+def entropy_share(values: Tensor, beta: float) -> float:
+    """Mean entropy of softmax(values / beta), as a share of that of the uniform distribution.
+
+    Args:
+        values: mean of the heads, (B, actions), of two actions or more.
+    """
+    log_policy = (values / beta).log_softmax(-1)
+    entropy = -(log_policy.exp() * log_policy).sum(-1).mean()
+    return float(entropy) / math.log(values.shape[-1])
 
 
 def margin_loss(values: Tensor, shown: Tensor, margin: float) -> Tensor:
