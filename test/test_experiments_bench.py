@@ -101,6 +101,8 @@ def test_results_of_something_else_are_refused(tmp_path: Path) -> None:
     Results(path, "cartpole", {"steps": 5}).add("dqn", 0, {})
     with pytest.raises(ConfigError, match="measured with other settings: steps 5, now 6; choose another --json"):
         Results(path, "cartpole", {"steps": 6})
+    shown = Results(path, "cartpole", {"steps": 6}, any_settings=True)
+    assert shown.has("dqn", 0) and shown.other_settings == ["steps 5, now 6"]
     with pytest.raises(ConfigError, match="results of 'cartpole', not of 'speed'"):
         Results(path, "speed", {"steps": 5})
     path.write_text("{")

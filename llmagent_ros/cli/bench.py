@@ -53,11 +53,14 @@ def run(args: argparse.Namespace) -> int:
             raise UnknownNameError("method", method, valid)
     steps = args.steps or bench.STEPS
     path = args.json or Path("benchmarks") / "results" / f"{args.name}.json"
-    results = Results(path, args.name, bench.configuration(steps), shipped_base_digest(), bench.read)
+    config, base = bench.configuration(steps), shipped_base_digest()
+    results = Results(path, args.name, config, base, bench.read, any_settings=args.report)
     if not args.report:
         seeds = getattr(bench, "SEEDS", 5) if args.seeds is None else args.seeds
         running.run(args.name, results, methods, seeds, steps, args.workers, args.scratch)
     print(report.table(bench.FIGURES, *results.summary()))
+    if results.other_settings:
+        print(f"measured with other settings: {', '.join(results.other_settings)}")
     for method, count in results.of_other_bases().items():
         print(f"not counted: {count} of {method}, measured with another base; without --report they are made anew")
     if not args.report:

@@ -58,15 +58,26 @@ class Results:
     Args:
         config: what was measured; a file that holds results of another configuration is refused.
         base: digest of the base that ships. read: a benchmark's, see `Results.summary`; None: there are no figures.
+        any_settings: a file that was measured with other settings is read as well, to be shown; `other_settings` has
+            the keys that differ.
 
     Raises:
         ConfigError: that. StoreError: the file cannot be read or written.
     """
 
     def __init__(
-        self, path: Path, bench: str, config: Mapping[str, Any], base: str = "", read: Read | None = None
+        self,
+        path: Path,
+        bench: str,
+        config: Mapping[str, Any],
+        base: str = "",
+        read: Read | None = None,
+        *,
+        any_settings: bool = False,
     ) -> None:
         self.path, self.bench, self._base, self._figures_of = path, bench, base, read
+        self._any_settings = any_settings
+        self.other_settings: list[str] = []
         self._config = json.loads(json.dumps(config))
         self._machine: dict[str, Any] = {}  # of the last measurement
         self.runs: dict[str, dict[str, Any]] = {}
@@ -80,9 +91,9 @@ class Results:
             raise StoreError(f"{self.path}: cannot be read: {error}") from error
         if content.get("bench") != self.bench:
             raise ConfigError(f"{self.path}: results of {content.get('bench')!r}, not of {self.bench!r}")
-        other = configuration.differences(content.get("config", {}), self._config)
-        if other:
-            told = ", ".join(other)
+        self.other_settings = configuration.differences(content.get("config", {}), self._config)
+        if self.other_settings and not self._any_settings:
+            told = ", ".join(self.other_settings)
             raise ConfigError(f"{self.path}: measured with other settings: {told}; choose another --json")
         self.runs = content.get("runs", {})
         self._machine = {key: content[key] for key in _MACHINE if key in content}
@@ -119,6 +130,7 @@ class Results:
 
     def write(self) -> None:
         """Writes everything, figures as they are now; versions and processors are those of the last measurement."""
+        assert not self.other_settings, "what was read to be shown is not written"
         figures, peers = self.summary()
         content = {
             "bench": self.bench,

@@ -49,7 +49,7 @@ class LearnerConfig:
     """
 
     gamma: Annotated[float, Field(gt=0, lt=1)] = 0.985
-    n_step: Annotated[int, Field(gt=0)] = 3
+    n_step: Annotated[int, Field(gt=0)] = 1
     beta: Positive = 0.02
     target_entropy: Annotated[float, Field(ge=0, lt=1)] = 0.0
     pessimism: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
