@@ -26,8 +26,8 @@ success_return: 0.5
 """
 MEMBER = {
     "learner": {
-        "warmup": 20, "batch_size": 8, "updates_per_step": 0.5, "actor_every": 10, "actor_batch": 4, "gamma": 0.95,
-        "critic": {"heads": 3, "width": 8, "depth": 1},
+        "n_step": 3, "warmup": 20, "batch_size": 8, "updates_per_step": 0.5, "actor_every": 10, "actor_batch": 4,
+        "gamma": 0.95, "critic": {"heads": 3, "width": 8, "depth": 1},
     },
     "model": {"rank": 4},
 }  # fmt: skip

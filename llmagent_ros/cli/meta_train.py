@@ -36,7 +36,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument("--steps", type=int, default=40_000, help="of all members together (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of everything that is drawn (default: %(default)s)")
     parser.add_argument("--robot", default="sim_diffdrive", help="contract (default: %(default)s)")
-    parser.add_argument("--model", default="", help="Hugging Face name or path (default: the base that ships)")
+    parser.add_argument("--model", help="Hugging Face name or path (default: the base that ships)")
     parser.add_argument("--params", type=Path, metavar="FILE", help="parameters of a learner node, to learn as it does")
     beside = parser.add_argument_group("from what runs have stored, in place of FAMILY")
     beside.add_argument("--runs", nargs="+", metavar="RUN", help="folders of runs")
@@ -62,7 +62,7 @@ def _settings(args: argparse.Namespace, **values: Any) -> dict[str, Any]:
 
     settings: dict[str, Any] = {"robot": args.robot, "seed": args.seed, **values}
     settings |= {} if args.params is None else of_learner(args.params)
-    if args.model:
+    if args.model is not None:
         settings.setdefault("model", {})["model"] = args.model
     if args.start is not None:
         settings["start"] = bundle_of(args.start)
