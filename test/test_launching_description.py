@@ -180,6 +180,7 @@ def test_what_learns_beside_a_run_has_the_prompt_of_its_policy(tmp_path: Path, f
     launch = description.expand(path, given, tmp_path, dict(os.environ))
     number = next(n for n, spec in enumerate(launch.processes) if spec.name.startswith("meta"))
     args = meta_train.add_parser(argparse.ArgumentParser().add_subparsers()).parse_args(command(launch, number)[1:])
+    assert args.params == config.share_dir() / "config" / "params" / "learner.yaml"
     assert meta_train._settings(args)["model"] == {"model": "", "chat": chat == "true"}
 
 

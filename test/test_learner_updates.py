@@ -25,6 +25,7 @@ from llmagent_ros.learning.rl.critic import CriticConfig, build_critic
 from llmagent_ros.learning.rl.learner import Learner
 from llmagent_ros.learning.rl.losses import entropy_share
 from llmagent_ros.learning.rl.replay import Replay
+from llmagent_ros.learning.standing import start_with
 from llmagent_ros.optimiser_state import part
 from llmagent_ros.policy.text_policy import TextPolicy
 from llmagent_ros.types import Source, Transition
@@ -147,11 +148,21 @@ def test_the_temperature_is_kept_with_what_was_learned(bench: Bench, tmp_path: P
     assert learner.beta != learner.config.beta
     learner.export(tmp_path / "bundle")
     assert load_bundle(tmp_path / "bundle").meta["beta"] == learner.beta
+    for target, expected in ((0.4, learner.beta), (0.0, SETTINGS["beta"])):
+        other = bench.learner(f"begun {target}", target_entropy=target)
+        start_with(other, tmp_path / "bundle")
+        assert other.beta == expected, "of its own where it is looked for"
     learner.save(tmp_path / "checkpoint")
     before = learner.beta
     learner.update()
     learner.load(tmp_path / "checkpoint")
     assert learner.beta == before
+
+
+def test_a_vocabulary_of_one_phrase_has_no_entropy(bench: Bench) -> None:
+    learner = bench.fed(target_entropy=0.4)
+    learner._temper(torch.zeros(3, 4, 1))
+    assert learner.beta == SETTINGS["beta"]
 
 
 def test_a_temperature_that_is_given_stays(bench: Bench) -> None:

@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM
 
 from llmagent_ros.policy.logs import LoggedStep
 from llmagent_ros.policy.pretraining import perplexity
-from llmagent_ros.policy.text_losses import perplexities
+from llmagent_ros.policy.text_losses import _tokens, perplexities
 
 TASK = "go to the red ball"
 STEPS = (
@@ -34,6 +34,14 @@ def test_the_base_is_measured_as_in_its_training(tmp_path: Path, kind: str) -> N
     changed = perplexities(model, STEPS)
     assert changed["base"] == pytest.approx(expected, rel=1e-5)
     assert len({round(value, 4) for value in changed.values()}) == 3
+
+
+def test_the_adapter_acts_on_cue_and_phrase_and_on_nothing_else(tmp_path: Path) -> None:
+    model = tiny_language_model(save_tiny_model(tmp_path / "llama"))
+    for step in STEPS:
+        tokens, (begin, end, last) = _tokens(model, step)
+        assert model.tokenizer.decode(tokens[begin:end]) == f"{model.form.cue} {step.action}"
+        assert model.tokenizer.decode(tokens[:begin]) == step.scene and last == len(tokens)
 
 
 def test_onwards_is_what_peft_makes_of_our_files(tmp_path: Path) -> None:

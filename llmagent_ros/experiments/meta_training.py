@@ -128,6 +128,7 @@ class MetaTrainer:
             return
         if config.start:
             start_with(self.learner, Path(config.start))
+            self.policy.beta = self.learner.beta
         self._checkpoint()  # killed before the next one it goes on from here
 
     @property

@@ -135,6 +135,7 @@ class Trainer:
             return
         if config.start:
             start_with(self.learner, Path(config.start))
+            self.policy.beta = self.learner.beta
         if config.demonstrations:
             self._demonstrate()
         self.learner.save(out / CHECKPOINT, self._position())  # killed before the next one it goes on from here

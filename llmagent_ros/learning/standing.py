@@ -61,7 +61,7 @@ def start_with(learner: Learner, path: Path) -> Bundle:
     bundle = load_bundle(path)
     if bundle.meta.get("feature_digest") != learner.model.feature_digest:
         raise ModelError(f"{path}: made for another base model or prompt")
-    learner.start_from(*usable(bundle, learner.model))
+    learner.start_from(*usable(bundle, learner.model), bundle.meta.get("beta"))
     return bundle
 
 

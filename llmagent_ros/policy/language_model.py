@@ -130,8 +130,10 @@ class LanguageModel:
         self._base: Any = self.model.base_model.model
         self._merged = MergedCopy(self._plain, self.model, ADAPTER)
         self._scorer = PhraseScorer(self._tokenize_phrases())
-        two = self.read(["nothing seen. did nothing.", "clear."])
-        self._scorer.choose_way(self._plain, two)
+        try:
+            self._scorer.choose_way(self._plain, self.read(["nothing seen. did nothing.", "clear."]))
+        except ModelError as error:
+            raise ModelError(f"{name}: {error}") from error
         self._below = self._below_last_layer()
 
     @property

@@ -84,8 +84,12 @@ class Learner:
         self._scaled = config.feature_floor is None  # whether the critic's scale of features is fixed
         self.lessons: tuple[str, ...] = ()  # such as the acting policy reads before a scene
 
-    def start_from(self, critic: Mapping[str, Tensor] | None, adapter: Mapping[str, Tensor] | None) -> None:
+    def start_from(
+        self, critic: Mapping[str, Tensor] | None, adapter: Mapping[str, Tensor] | None, beta: float | None = None
+    ) -> None:
         """Begins with what was learned before in place of nothing; None leaves that part as new.
+
+        beta is the temperature that went with the critic; it counts where the learner finds its own (target_entropy).
 
         The critic's scale of features stays, as its heads were learned with it. As always `warmup` transitions are
         stored before the first update: there are data of the new task when the critic begins to change (Zhou et al.
@@ -109,6 +113,8 @@ class Learner:
             for copy in (self._target, self.average):
                 copy.load_state(critic)
             self._scaled = True
+            if beta is not None and self.config.target_entropy:
+                self.beta = beta
         self.deploy()
 
     def go_back_to(self, critic: Mapping[str, Tensor], adapter: Mapping[str, Tensor]) -> None:
@@ -215,7 +221,7 @@ class Learner:
             bound = lower_bound(self._target(after), c.pessimism)
             following = self.critic(after)
             target = soft_targets(following, bound, returns, discount, self.beta)
-            self._temper(following.mean(0))
+            self._temper(following)
         action = torch.from_numpy(batch.action.astype(np.int64)).to(features.device)
         values = self.critic(features)
         taken = values.gather(-1, action.expand(c.critic.heads, -1)[..., None])[..., 0]
@@ -230,8 +236,8 @@ class Learner:
         et al. 2018), where a target was given.
         """
         c = self.config
-        if c.target_entropy:
-            change = math.exp(_BETA_RATE * (c.target_entropy - entropy_share(values, self.beta)))
+        if c.target_entropy and values.shape[-1] > 1:
+            change = math.exp(_BETA_RATE * (c.target_entropy - entropy_share(values.mean(0), self.beta)))
             self.beta = min(max(self.beta * change, c.beta / _BETA_RANGE), c.beta * _BETA_RANGE)
 
     def _update_actor(self) -> dict[str, float]:
