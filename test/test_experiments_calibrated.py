@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from itertools import cycle, islice
 from pathlib import Path
@@ -93,6 +94,10 @@ def test_files_give_what_training_had_measured(tmp_path: Path) -> None:
     newest = latest_bundle(tmp_path / "run" / BUNDLES)
     assert newest is not None and load_bundle(newest).meta["calibration"] == told[0]
     assert runs.evaluate_run(tmp_path / "run", 3)[1] == told[1]
+    own = (tmp_path / "run" / "evaluation.json").read_bytes()
+    runs.evaluate_run(tmp_path / "run", 1, robot="sim_scout")
+    assert (tmp_path / "run" / "evaluation.json").read_bytes() == own
+    assert json.loads((tmp_path / "run" / "evaluation-sim_scout.json").read_text())["robot"] == "sim_scout"
 
 
 def test_what_was_measured_of_one_robot_says_nothing_of_another(tmp_path: Path) -> None:
