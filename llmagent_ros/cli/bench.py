@@ -21,7 +21,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser: argparse.ArgumentParser = subparsers.add_parser(
         "bench", help=HELP, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    names = "cartpole, navigate, transfer, speed, devices, knowledge, continual, adapt, evolve, faults or quick"
+    names = "cartpole, navigate, transfer, demos, speed, devices, knowledge, continual, adapt, evolve, faults or quick"
     parser.add_argument("name", metavar="NAME", help=names)
     parser.add_argument("--seeds", type=int, metavar="N", help="0 to N-1 (default: 5; of faults 20)")
     parser.add_argument("--steps", type=int, metavar="N", help="steps, skills or texts (default: the bench's)")

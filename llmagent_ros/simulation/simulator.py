@@ -69,10 +69,8 @@ class Simulator:
         """Draws the next world, or the first of a new sequence when a seed is given; returns its first readings."""
         if seed is not None:
             self._seed, self._drawn = seed, 0
-        rng = np.random.default_rng([self._seed, self._drawn])
-        self._drawn += 1
-        away = self._task.away if self._task.goal == "leave" else 0.0
-        self.world = draw_world(self._world_config, self._contract, rng, away=away)
+        number, self._drawn = self._drawn, self._drawn + 1
+        self.world, rng = world_of_episode(self._contract, self._task, self._world_config, self._seed, number)
         wording = self._task.instructions[int(rng.integers(len(self._task.instructions)))]
         self._physics.load(self._world_config, self.world, self._task.variation)
         self._commanded.clear()
@@ -147,3 +145,14 @@ class Simulator:
         gap, bearing = self._physics.gap(self._target), self._physics.bearing(self._target)
         return None if gap is None or bearing is None else left_to_do(self._task, gap, bearing)
 
+
+def world_of_episode(
+    contract: MobileContract, task: TaskConfig, config: WorldConfig, seed: int, number: int
+) -> tuple[World, np.random.Generator]:
+    """The world of episode `number` of a seed, and what further is drawn from.
+
+    Raises:
+        ConfigError: no world can be drawn.
+    """
+    rng = np.random.default_rng([seed, number])
+    return draw_world(config, contract, rng, away=task.away if task.goal == "leave" else 0.0), rng

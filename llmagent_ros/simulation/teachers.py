@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
 
-from llmagent_ros.errors import ConfigError, UnknownNameError
+from llmagent_ros.errors import UnknownNameError
 from llmagent_ros.simulation.arm.env import ArmEnv
 from llmagent_ros.simulation.arm.teacher import ArmTeacher
+from llmagent_ros.simulation.driving import WayAhead, check_drivable
 from llmagent_ros.simulation.env import NavigateEnv
-from llmagent_ros.simulation.route import Route
-from llmagent_ros.simulation.variation import Variation
 from llmagent_ros.simulation.world import World
-
-_IMAGINED = 8  # pieces that two control periods are imagined in
 
 Act = Callable[[Any], int]
 """The index of the action to do, from the environment's observation."""
@@ -45,42 +41,20 @@ class NavigationTeacher:
     would lead, and takes the one from which the way is shortest, facing along it.
     """
 
-    MARGIN = 0.12  # m
-    TURN_COST = 0.25  # m of way that a radian off its direction counts as
-    DANGER_COST = 20.0  # m of way that a m closer to something than the margin counts as
-
     def __init__(self, env: NavigateEnv) -> None:
         self._simulator, self._contract = env.simulator, env.contract
-        task = self._simulator.task
-        if task.goal != "reach" or task.variation != Variation():
-            raise ConfigError(f"task {task.task}: the teacher only knows how to reach things with an unchanged body")
-        self._route: Route | None = None
+        check_drivable(self._simulator.task)
+        self._way: WayAhead | None = None
         self._world: World | None = None
 
     def __call__(self, observation: Any) -> int:
         world = self._simulator.world
         assert world is not None, "reset first"
-        if self._world is not world:
-            reach = 0.8 * self._simulator.task.reach  # a bit further than it has to
-            radius = self._contract.footprint_radius
-            self._route = Route(self._simulator.world_config, world, radius, reach, self.MARGIN)
+        if self._way is None or self._world is not world:
+            self._way = WayAhead(self._contract, self._simulator.task, self._simulator.world_config, world)
             self._world = world
-        return int(np.argmin([self._cost(phrase) for phrase in self._contract.phrases]))
-
-    def _cost(self, phrase: str) -> float:
-        """m of way left after two periods of the phrase, and what turning towards it counts."""
-        assert self._route is not None
-        command, (x, y, yaw) = self._contract.command(phrase), self._simulator.pose()
-        closest = math.inf
-        for _ in range(_IMAGINED):
-            yaw += command.angular * self._contract.control_period * 2 / _IMAGINED
-            step = command.linear * self._contract.control_period * 2 / _IMAGINED
-            x, y = x + step * math.cos(yaw), y + step * math.sin(yaw)
-            closest = min(closest, self._route.clearance(x, y))
-        direction = self._route.direction(x, y)
-        off = 0.0 if math.isnan(direction) else abs(math.remainder(direction - yaw, math.tau))
-        danger = self.DANGER_COST * max(0.0, self.MARGIN - closest)
-        return self._route.length(x, y) + self.TURN_COST * off + danger
+        pose, way, contract = self._simulator.pose(), self._way, self._contract
+        return int(np.argmin([way.cost(contract.command(phrase), pose) for phrase in contract.phrases]))
 
 
 def _cart_pole(env: Any) -> Act:

@@ -6,16 +6,13 @@ Times are s of the system's monotonic clock, which all of them share.
 from __future__ import annotations
 
 import json
-import os
 import queue
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections import Counter, defaultdict, deque
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -24,15 +21,13 @@ import psutil
 import yaml
 
 from llmagent_ros.errors import LlmAgentError
-from llmagent_ros.experiments.bench.domain import own_domain
+from llmagent_ros.experiments.bench.graph_processes import GraphProcesses, processes_below
 from llmagent_ros.learning.rl.replay import Replay
 
 LAUNCH = Path(__file__).parent / "faults.launch.xml"
 START = 180.0  # s until the robot drives
 _ANSWER = 10.0  # s for the injector
-_END = 20.0  # s for a launch to end by itself
 _EVENTS = 50_000  # of each kind that are kept
-_LOOK = 0.05  # s between two looks at what has come
 _RECENT = 2000  # transitions of a replay that are looked at; the policy keeps as many
 _THERE = 60.0  # s for a node to be there again
 _STEPS = 300  # control periods of an episode
@@ -54,7 +49,7 @@ class Answer:
     clock_at: float
 
 
-class FaultGraph:
+class FaultGraph(GraphProcesses):
     """Starts everything; as a context it leaves nothing behind.
 
     Args:
@@ -62,16 +57,13 @@ class FaultGraph:
     """
 
     def __init__(self, folder: Path, out: Path | None = None, *, watched: bool = False) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        self.folder, self.out, self.watched = folder, out or folder / "out", watched
+        super().__init__(folder)
+        self.out, self.watched = out or folder / "out", watched
         self._events: defaultdict[str, deque[Event]] = defaultdict(lambda: deque(maxlen=_EVENTS))
         self._lock = threading.Lock()  # of the events
         self._safe: set[tuple[str, int, int]] = set()  # transitions that were in a replay
         self.kills: Counter[str] = Counter()  # by node
         self._answers: queue.Queue[str] = queue.Queue()
-        self._environment = {**os.environ, **own_domain(), "ROS_LOG_DIR": str(folder / "log"), "PYTHONUNBUFFERED": "1"}
-        self._environment.pop("LLMAGENT_TTY", None)
-        self._processes: list[subprocess.Popen[str]] = []
         try:
             self._start()
         except BaseException:
@@ -79,8 +71,8 @@ class FaultGraph:
             raise
 
     def _start(self) -> None:
-        observer = self.run("observer", "-m", "llmagent_ros.nodes.fault_observer")
-        self._injector = self.run("injector", "-m", "llmagent_ros.nodes.fault_injector")
+        observer = self.run("observer", "-m", "llmagent_ros.nodes.fault_observer", talks=True)
+        self._injector = self.run("injector", "-m", "llmagent_ros.nodes.fault_injector", talks=True)
         self.follow(observer)
         self._read(self._injector, self._answers.put)
         words = ["-m", "llmagent_ros.cli.main", "launch", LAUNCH, f"task:={self.task()}", f"out:={self.out}"]
@@ -97,21 +89,6 @@ class FaultGraph:
         event = json.loads(line)
         with self._lock:
             self._events[event["kind"]].append(event)
-
-    def run(self, name: str, *words: object, before: Sequence[str] = ()) -> subprocess.Popen[str]:
-        """Starts Python with these arguments; what it says on standard error is kept in NAME.log."""
-        with (self.folder / f"{name}.log").open("ab") as log:
-            talks = name in ("observer", "injector")
-            process = subprocess.Popen(
-                [*before, sys.executable, *map(str, words)],
-                stdin=subprocess.PIPE if talks else subprocess.DEVNULL,
-                stdout=subprocess.PIPE if talks else log,
-                stderr=log,
-                env=self._environment,
-                text=True,
-            )
-        self._processes.append(process)
-        return process
 
     def follow(self, observer: subprocess.Popen[str]) -> None:
         """Takes what an observer says from now on."""
@@ -130,28 +107,6 @@ class FaultGraph:
     def __enter__(self) -> FaultGraph:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Ends every process, what the launch has started too."""
-        for process in reversed(self._processes):
-            below = _below(process.pid)
-            for child in below:  # a stopped one would not hear of the end
-                with suppress(psutil.NoSuchProcess):
-                    child.send_signal(signal.SIGCONT)
-            with suppress(ProcessLookupError):
-                process.send_signal(signal.SIGINT)
-            try:
-                process.wait(_END)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-            for child in below:
-                with suppress(psutil.NoSuchProcess):
-                    child.kill()
-        self._processes.clear()
-
     # --- what is seen -----------------------------------------------------------------------------------
 
     @property
@@ -168,15 +123,6 @@ class FaultGraph:
                 found.append(event)
         return found[::-1]
 
-    def wait(self, condition: Callable[[], Any], seconds: float, every: float = _LOOK) -> bool:
-        """Whether it comes true in that time (s), looked at so often."""
-        limit = time.monotonic() + seconds
-        while not condition():
-            if time.monotonic() > limit:
-                return False
-            time.sleep(every)
-        return True
-
     def drives(self, since: float) -> bool:
         """Whether the policy has made the robot move after `since`."""
         told = [event["at"] for event in self.since(since, "cmd") if event["linear"] or event["angular"]]
@@ -192,8 +138,7 @@ class FaultGraph:
         began = time.monotonic()
         self.wait(lambda: self.ended or self.drives(max(began, time.monotonic() - 1.0)), START)
         if self.ended or not self.drives(began):
-            last = (self.folder / "launch.log").read_text(encoding="utf-8", errors="replace").splitlines()[-5:]
-            raise LlmAgentError(f"the robot does not drive; {self.folder / 'launch.log'} ends with: {' | '.join(last)}")
+            raise LlmAgentError(f"the robot does not drive; {self.last_words('launch')}")
 
     def stored(self, last: int | None = None) -> set[tuple[str, int, int]]:
         """Keys of transitions that are safe in a replay of the run: of all, or of the last ones."""
@@ -251,7 +196,7 @@ class FaultGraph:
         return bool(self._of(node))
 
     def _of(self, node: str) -> list[psutil.Process]:
-        return [child for child in _below(self.launch.pid) if _is(child, node)]
+        return [child for child in processes_below(self.launch.pid) if _is(child, node)]
 
 
 def _is(process: psutil.Process, node: str) -> bool:
@@ -259,10 +204,3 @@ def _is(process: psutil.Process, node: str) -> bool:
         return any(Path(word).name == f"{node}_node" for word in process.cmdline()[:2])
     except (psutil.NoSuchProcess, psutil.ZombieProcess):
         return False
-
-
-def _below(pid: int) -> list[psutil.Process]:
-    try:
-        return psutil.Process(pid).children(recursive=True)
-    except psutil.NoSuchProcess:
-        return []

@@ -118,7 +118,7 @@ class SplitGraph(FaultGraph):
         self._environment |= {"ROS_AUTOMATIC_DISCOVERY_RANGE": "SUBNET", "FASTDDS_BUILTIN_TRANSPORTS": "UDPv4"}
         here, there = self._link.inside(0), self._link.inside(1)
         seen = ["--ros-args", "-r", "raw/odom:=odom"]
-        observer = self.run("observer", "-m", "llmagent_ros.nodes.fault_observer", *seen, before=here)
+        observer = self.run("observer", "-m", "llmagent_ros.nodes.fault_observer", *seen, before=here, talks=True)
         self.follow(observer)
         simulated = ["--ros-args", "-p", "mode:=realtime", "-p", f"task:={self.task()}"]
         self.run("sim", "-m", "llmagent_ros.nodes.sim_node", *simulated, before=here)

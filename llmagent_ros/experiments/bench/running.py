@@ -17,7 +17,10 @@ from llmagent_ros.experiments.end_with_parent import end_with_parent
 from llmagent_ros.locking import lock_beside
 from llmagent_ros.policy.language_model import shipped_base_digest
 
-NAMES = ("cartpole", "navigate", "transfer", "speed", "devices", "knowledge", "continual", "adapt", "evolve", "faults")
+NAMES = (
+    *("cartpole", "navigate", "transfer", "demos", "speed", "devices", "knowledge", "continual", "adapt", "evolve"),
+    "faults",
+)
 
 
 class Bench(Protocol):

@@ -1,0 +1,138 @@
+"""What ten episodes that a person drives are worth: steps to 90 % success in navigation with them, over those without.
+
+The person is scripted (`nodes/scripted_operator.py`) and the path is a real one's: a joystick, teleop, guard, the graph
+in real time, bags, `llmagent record import`, `llmagent train`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from llmagent_ros.contract import load_contract
+from llmagent_ros.errors import LlmAgentError
+from llmagent_ros.experiments import runs
+from llmagent_ros.experiments.bench.curves import first_step
+from llmagent_ros.experiments.bench.graph_processes import GraphProcesses
+from llmagent_ros.experiments.bench.learning import Goal, Say, our_curve
+from llmagent_ros.experiments.bench.results import OURS, Figure, Results, entries
+from llmagent_ros.experiments.environments import EnvironmentSpec
+from llmagent_ros.experiments.recordings.transitions import REPLAY, kept_transitions, store
+from llmagent_ros.recording.episodes import EPISODES as EPISODE_LIST
+from llmagent_ros.recording.episodes import read_episodes
+from llmagent_ros.recording.plot import plot_curves
+from llmagent_ros.types import Source, Transition
+
+ENVIRONMENT = "navigate"
+GOAL = Goal(EnvironmentSpec(ENVIRONMENT), "success", 0.9, every=250, following=3)
+STEPS = 8000  # at most
+EPISODES = 10  # driven by a person
+WITHOUT = "no demonstrations"
+_FIRST_SEED = 5_000_000  # of the worlds in which a person drives; runs and evaluations have others
+_LONGEST = 1200.0  # s that the driving may take
+
+NUMERIC: tuple[str, ...] = ()
+FIGURES = (
+    Figure("steps_ratio_10_demos", "ratio", "steps to 90 % with 10 teleoperated episodes over none", 0.2, 0.5, True),
+    Figure("steps_to_90_demos", "env steps", "to 90 % success on 100 held-out worlds, after the demonstrations"),
+    Figure("steps_to_90", "env steps", "the same without demonstrations"),
+    Figure("taught_steps", "steps", "of the teleoperated episodes that are kept"),
+)
+
+
+def configuration(steps: int) -> dict[str, Any]:
+    """What the results depend on besides the code."""
+    config = runs.make_config(ENVIRONMENT, {"steps": steps}, "bench demos")
+    return {"goal": dataclasses.asdict(GOAL), "train": runs.settings(config), "episodes": EPISODES}
+
+
+def methods() -> list[str]:
+    return [OURS, WITHOUT]
+
+
+def ablations() -> list[str]:
+    return []
+
+
+def measure(method: str, seed: int, steps: int, scratch: Path, say: Say) -> dict[str, Any]:
+    """The learning curve of one method and seed."""
+    out = scratch / f"demos-{method.replace(' ', '-')}-{seed}"
+    config = runs.make_config(ENVIRONMENT, {"steps": steps, "seed": seed}, "bench demos")
+    if method == WITHOUT:
+        return our_curve(GOAL, config, out, say)
+    taught = teach(scratch / f"demos-teleop-{seed}", _FIRST_SEED + seed, say)
+    store(out / REPLAY, kept_transitions(taught / "bags"), load_contract(config.robot).phrases)
+    return {**our_curve(GOAL, config, out, say), "taught": _facts(taught)}
+
+
+def teach(folder: Path, seed: int, say: Say, episodes: int = EPISODES) -> Path:
+    """Lets the scripted person drive in the real graph; the folder of that run, which is made once.
+
+    Raises:
+        LlmAgentError: the graph fails, or the driving takes too long.
+    """
+    out = folder / "run"
+    if (done := folder / "done").exists():
+        return out
+    # the guard does not keep the robot from what it may bump into, as when it learns: a person looks for themselves
+    world = ["mode:=realtime", "learn:=false", "record:=true", "collision_check:=false", "headless:=true"]
+    words = [*world, "console:=false", f"task:={ENVIRONMENT}", f"seed:={seed}", f"episodes:={episodes}", f"out:={out}"]
+    with GraphProcesses(folder) as graph:
+        launch = graph.run("launch", "-m", "llmagent_ros.cli.main", "launch", "sim.launch.xml", *words)
+        hand = ["-p", f"task:={ENVIRONMENT}", "-p", f"seed:={seed}"]
+        graph.run("teleop", "-m", "llmagent_ros.cli.main", "launch", "teleop.launch.xml", "use_sim_time:=true")
+        graph.run("operator", "-m", "llmagent_ros.nodes.scripted_operator", "--ros-args", *hand)
+        if not graph.wait(lambda: launch.poll() is not None, _LONGEST, every=1.0):
+            raise LlmAgentError(f"not driven within {_LONGEST:.0f} s; {graph.last_words('launch')}")
+        if launch.returncode:
+            raise LlmAgentError(f"the graph ended with code {launch.returncode}; {graph.last_words('launch')}")
+    facts = _facts(out)
+    say(f"{episodes} episodes driven: {facts['successes']} reached, {facts['human_steps']} steps by the person")
+    done.touch()
+    return out
+
+
+def _facts(taught: Path) -> dict[str, int]:
+    """Of the run that was driven by hand."""
+    steps: list[Transition] = list(kept_transitions(taught / "bags"))
+    return {
+        "successes": sum(episode.success for episode in read_episodes(taught / EPISODE_LIST)),
+        "human_steps": sum(step.source == Source.HUMAN for step in steps),
+        "steps": len(steps),
+    }
+
+
+def draw(results: Results, path: Path) -> None:
+    """Every seed's learning curve."""
+    names = {OURS: f"{EPISODES} teleoperated episodes", WITHOUT: WITHOUT}
+    curves = {
+        name: [[(p["env_steps"], p[GOAL.key]) for p in run["curve"]] for run in results.of(method)]
+        for method, name in names.items()
+        if results.of(method)
+    }
+    plot_curves(curves, path, title="Navigation", y="success in 100 held-out worlds", threshold=GOAL.threshold)
+
+
+def read(results: Results) -> tuple[dict[str, dict[str, Any]], dict[str, dict[str, Any]]]:
+    """Figures of ours and of learning without demonstrations, as `Results.write` takes them."""
+    shown, alone = results.by_seed(OURS), results.by_seed(WITHOUT)
+    both = sorted(shown.keys() & alone.keys())
+    values = {
+        "steps_ratio_10_demos": [_ratio(shown[seed], alone[seed]) for seed in both],
+        "steps_to_90_demos": _steps(list(shown.values())),
+        "steps_to_90": _steps(list(alone.values())),
+        "taught_steps": [run["taught"]["steps"] for run in shown.values()],
+    }
+    return entries(FIGURES, values), {}
+
+
+def _steps(measured: Sequence[Mapping[str, Any]]) -> list[float | None]:
+    return [first_step(run["curve"], GOAL.key, GOAL.threshold) for run in measured]
+
+
+def _ratio(shown: Mapping[str, Any], alone: Mapping[str, Any]) -> float | None:
+    """Where it was never reached without, all the steps that there were count."""
+    with_them, without = _steps([shown, alone])
+    return None if with_them is None else with_them / (without or alone["curve"][-1]["env_steps"])

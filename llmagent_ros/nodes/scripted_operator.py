@@ -1,0 +1,125 @@
+"""A scripted person at a joystick, who sees the whole room, for benchmarks of what demonstrations are worth.
+
+    python -m llmagent_ros.nodes.scripted_operator --ros-args -p task:=navigate -p seed:=0
+
+holds the dead-man of teleop and drives the robot of `sim_node` to the target of each episode. It draws the worlds of
+the simulator's seed again, and knows by the odometry of a new episode in which of them the robot stands.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated
+
+import numpy as np
+from nav_msgs.msg import Odometry
+from pydantic import ConfigDict, Field
+from pydantic.dataclasses import dataclass
+from rclpy.clock import Clock, ClockType
+from sensor_msgs.msg import Joy
+
+from llmagent_interfaces.msg import Task
+from llmagent_ros.contract import load_mobile_contract
+from llmagent_ros.nodes import process, qos
+from llmagent_ros.nodes.base import Node
+from llmagent_ros.nodes.parameters import parameters
+from llmagent_ros.simulation.driving import Pose, ScriptedOperator
+from llmagent_ros.simulation.simulator import world_of_episode
+from llmagent_ros.simulation.task import load_task
+from llmagent_ros.simulation.world import load_world
+from llmagent_ros.teleop.joystick import JoystickConfig
+from llmagent_ros.types import Velocity
+
+_NEAR = 0.3  # m from a world's start within which a robot at the beginning of an episode stands in it
+_AHEAD = 3  # worlds beyond the next one that are looked at
+_AXES, _BUTTONS = 8, 11  # of an Xbox pad
+
+
+@dataclass(config=ConfigDict(extra="forbid"), frozen=True)
+class ScriptedOperatorConfig:
+    """Parameters.
+
+    Attributes:
+        robot, task, seed: those of the simulator. rate: Hz at which the sticks are moved.
+        unsteadiness: standard deviation of the sticks' deflections.
+    """
+
+    robot: str = "sim_diffdrive"
+    task: str = "navigate"
+    seed: Annotated[int, Field(ge=0)] = 0
+    rate: Annotated[float, Field(ge=5, le=100)] = 20.0
+    unsteadiness: Annotated[float, Field(ge=0, le=1)] = 0.05
+
+
+class ScriptedOperatorNode(Node):
+    """Subscribes task and odometry, publishes joy."""
+
+    def __init__(self) -> None:
+        super().__init__("scripted_operator", automatically_declare_parameters_from_overrides=True)
+        self._config = parameters(self, ScriptedOperatorConfig)
+        self._contract = load_mobile_contract(self._config.robot)
+        self._task = load_task(self._config.task)
+        self._world_config = load_world(self._task.world)
+        self._pad = JoystickConfig()
+        self._rng = np.random.default_rng(self._config.seed)
+        self._next_world = 0
+        self._task_id = ""
+        self._pose: Pose | None = None
+        self._operator: ScriptedOperator | None = None
+        self._publisher = self.create_publisher(Joy, "joy", qos.COMMAND)
+        self.create_subscription(Task, "task", self._on_task, qos.LATEST)
+        self.create_subscription(Odometry, self._contract.sensors.odom.topic, self._on_odometry, qos.SENSOR)
+        self.create_timer(1.0 / self._config.rate, self._tick, clock=Clock(clock_type=ClockType.STEADY_TIME))
+
+    def _on_task(self, message: Task) -> None:
+        if message.id != self._task_id:
+            self._task_id, self._operator, self._pose = message.id, None, None
+
+    def _on_odometry(self, message: Odometry) -> None:
+        place, turned = message.pose.pose.position, message.pose.pose.orientation
+        self._pose = (place.x, place.y, 2.0 * math.atan2(turned.z, turned.w))
+
+    def _tick(self) -> None:
+        """Without a task or a world that fits, the sticks stay in the middle."""
+        velocity = Velocity()
+        if self._pose is not None and self._task_id:
+            self._operator = self._operator or self._look_around(self._pose)
+            if self._operator is not None:
+                velocity = self._operator.velocity(self._pose)
+        self._publisher.publish(self._held(velocity))
+
+    def _look_around(self, pose: Pose) -> ScriptedOperator | None:
+        for number in range(self._next_world, self._next_world + 1 + _AHEAD):
+            world, _ = world_of_episode(
+                self._contract, self._task, self._world_config, self._config.seed, number
+            )
+            if math.dist(world.start[:2], pose[:2]) < _NEAR:
+                self._next_world = number + 1
+                return ScriptedOperator(self._contract, self._task, self._world_config, world)
+        return None
+
+    def _held(self, velocity: Velocity) -> Joy:
+        """The dead-man held, and the sticks where teleop makes this velocity of them, about."""
+        axes, buttons = [0.0] * _AXES, [0] * _BUTTONS
+        buttons[self._pad.dead_man] = 1
+        limits = self._contract.limits
+        wanted = {
+            self._pad.linear_axis: velocity.linear / limits.linear,
+            self._pad.angular_axis: velocity.angular / limits.angular,
+        }
+        for axis, share in wanted.items():
+            if share:
+                zone = self._pad.dead_zone
+                deflection = math.copysign(zone + abs(share) * (1.0 - zone), share)
+                axes[axis] = float(np.clip(deflection + self._rng.normal(0.0, self._config.unsteadiness), -1.0, 1.0))
+        message = Joy(axes=axes, buttons=buttons)
+        message.header.stamp = self.get_clock().now().to_msg()
+        return message
+
+
+def main() -> None:
+    process.main(ScriptedOperatorNode)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,92 @@
+"""The benchmark of demonstrations: its figures by hand, and a scripted person who drives the real graph by joystick."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from llmagent_ros.contract import load_mobile_contract
+from llmagent_ros.errors import ConfigError, LlmAgentError
+from llmagent_ros.experiments.bench import demos
+from llmagent_ros.experiments.bench.results import OURS, Results
+from llmagent_ros.experiments.recordings.transitions import kept_transitions
+from llmagent_ros.simulation.driving import ScriptedOperator, check_drivable
+from llmagent_ros.simulation.simulator import Simulator, world_of_episode
+from llmagent_ros.simulation.task import load_task
+from llmagent_ros.types import Source
+
+CONTRACT, TASK = load_mobile_contract("sim_diffdrive"), load_task("navigate")
+
+
+def run(*curve: tuple[int, float], **values: Any) -> dict[str, Any]:
+    return {"curve": [{"env_steps": steps, "success": success} for steps, success in curve], **values}
+
+
+def test_ratios_by_hand(tmp_path: Path) -> None:
+    results = Results(tmp_path / "demos.json", "demos", {}, read=demos.read)
+    taught = {"taught": {"steps": 150}}
+    results.add(OURS, 0, run((250, 0.5), (500, 0.9), **taught))
+    results.add(demos.WITHOUT, 0, run((1000, 0.8), (2000, 0.95)))
+    results.add(OURS, 1, run((250, 0.5), (500, 0.8), **taught))  # never
+    results.add(demos.WITHOUT, 1, run((2000, 0.95)))
+    results.add(OURS, 2, run((1000, 0.9), **taught))
+    results.add(demos.WITHOUT, 2, run((1000, 0.1), (8000, 0.8)))  # never: at least 8,000
+    results.add(OURS, 3, run((250, 0.95), **taught))  # without its counterpart
+    figures, _ = results.summary()
+    assert figures["steps_ratio_10_demos"]["seeds"] == [0.25, None, 0.125]
+    assert figures["steps_ratio_10_demos"]["value"] == 0.25
+    assert figures["steps_to_90_demos"]["seeds"] == [500, None, 1000, 250]
+    assert figures["steps_to_90"]["seeds"] == [2000, 2000, None]
+    demos.draw(results, tmp_path / "curves.png")
+    assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_scripted_person_reaches_what_is_asked_for() -> None:
+    simulator, reached = Simulator(CONTRACT, TASK, seed=7), 0
+    for _ in range(6):
+        simulator.reset()
+        assert simulator.world is not None
+        person = ScriptedOperator(CONTRACT, TASK, simulator.world_config, simulator.world)
+        ended = False
+        while not ended:
+            for _ in range(4):  # four looks in a control period
+                simulator.advance(person.velocity(simulator.pose()), CONTRACT.control_period / 4)
+            outcome = simulator.judge()
+            ended = outcome.ended
+        reached += outcome.success
+    simulator.close()
+    assert reached >= 5
+
+
+def test_the_worlds_of_a_seed_are_those_of_its_simulator() -> None:
+    simulator = Simulator(CONTRACT, TASK, seed=11)
+    for number in range(3):
+        simulator.reset()
+        assert world_of_episode(CONTRACT, TASK, simulator.world_config, 11, number)[0] == simulator.world
+    simulator.close()
+
+
+def test_only_what_the_teachers_know_is_driven() -> None:
+    with pytest.raises(ConfigError, match="task leave: the teacher only knows how to reach"):
+        check_drivable(load_task("leave"))
+
+
+def test_a_graph_that_fails_is_told_with_its_last_words(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reserved_domain: None
+) -> None:
+    monkeypatch.setattr(demos, "ENVIRONMENT", "no_such_task")
+    with pytest.raises(LlmAgentError, match=r"launch.log ends with: .*no_such_task"):
+        demos.teach(tmp_path, 0, lambda text: None, episodes=1)
+
+
+def test_a_person_teaches_by_joystick(tmp_path: Path, reserved_domain: None) -> None:
+    said: list[str] = []
+    taught = demos.teach(tmp_path, demos._FIRST_SEED + 2, said.append, episodes=1)
+    steps = list(kept_transitions(taught / "bags"))
+    assert steps and all(step.source == Source.HUMAN for step in steps)
+    assert {step.action for step in steps} <= set(CONTRACT.phrases)
+    assert steps[-1].terminated and steps[-1].reward > 0.5, "the target was reached"
+    assert said == [f"1 episodes driven: 1 reached, {len(steps)} steps by the person"]
+    assert demos.teach(tmp_path, 0, said.append) == taught, "it is made once"
