@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from llmagent_ros.errors import ConfigError
+from llmagent_ros.errors import ConfigError, LlmAgentError
 from llmagent_ros.experiments.bench import evolve
 from llmagent_ros.experiments.bench.aggregate import difference, iqm, mean
+from llmagent_ros.experiments.bench.beside import missed_ticks
 from llmagent_ros.experiments.bench.results import OURS, Results
 
 
@@ -72,6 +73,7 @@ def test_figures_are_read_off_what_was_measured(tmp_path: Path) -> None:
             results.add(method, seed, {"success": {f"task {n}": level + 0.01 * seed for n in range(4)}})
     results.add(evolve.THROUGHPUT, 0, {"two_workers_over_one": 1.8})
     results.add(evolve.BESIDE, 0, {"missed_tick_share": 0.001})
+    results.add(evolve.GRAPH_ALONE, 0, {"missed_tick_share": 0.0})
     figures, peers = evolve.read(results)
     assert figures["iqm_gain"]["value"] == pytest.approx(0.4) and 0.38 < figures["iqm_gain_ci_low"]["value"] < 0.4
     assert figures["tuned_gain"]["value"] == pytest.approx(10.0)
@@ -79,6 +81,7 @@ def test_figures_are_read_off_what_was_measured(tmp_path: Path) -> None:
     assert figures["two_workers_over_one"]["value"] == 1.8 and figures["missed_tick_share"]["value"] == 0.001
     assert peers["over no meta-learning"]["iqm_gain"]["value"] == pytest.approx(0.2)
     assert peers["over no evolution"]["iqm_gain"]["value"] == pytest.approx(0.1)
+    assert peers[evolve.GRAPH_ALONE]["missed_tick_share"]["value"] == 0.0
     empty, _ = evolve.read(Results(tmp_path / "none.json", "evolve", {}))
     assert empty == {}, "what was not measured is not there"
 
@@ -120,3 +123,14 @@ def test_all_methods_take_equal_steps(tmp_path: Path, monkeypatch: pytest.Monkey
     assert 0.95 * share * total < budget <= share * total
     with pytest.raises(ConfigError, match=r"took 2,[0-9]{3} steps before the tasks, and none are left"):
         evolve.measure(evolve.NO_META, 0, 2, tmp_path, lambda line: None)
+
+
+def test_the_graph_runs_beside_an_evolution(tmp_path: Path, reserved_domain: None) -> None:
+    told = missed_ticks(tmp_path, 0, "navigate", beside=True, episodes=1)
+    assert told["ticks"] > 0 and 0 <= told["missed_tick_share"] <= 1 and told["scene_to_command_ms"]["count"] > 0
+    assert (tmp_path / "evolution" / "evolve.json").exists(), "it had begun"
+
+
+def test_an_evolution_that_ends_too_early_is_told(tmp_path: Path, reserved_domain: None) -> None:
+    with pytest.raises(LlmAgentError, match=r"not run beside the graph to its end; .*no_such_task"):
+        missed_ticks(tmp_path, 0, "no_such_task", beside=True, episodes=1)

@@ -31,6 +31,7 @@ from llmagent_ros.durable import write_atomic
 from llmagent_ros.errors import ConfigError
 from llmagent_ros.experiments import runs
 from llmagent_ros.experiments.bench.aggregate import Interval, difference, iqm, mean
+from llmagent_ros.experiments.bench.beside import missed_ticks
 from llmagent_ros.experiments.bench.learning import Say
 from llmagent_ros.experiments.bench.results import OURS, Figure, Results, entries
 from llmagent_ros.experiments.evaluation import evaluate, figures
@@ -56,7 +57,7 @@ LEARNING_SHARE = 0.6  # of the steps of evolution; the rest is for its evaluatio
 EPISODES = 50  # of an evaluation
 ALONE, NO_META, NO_EVOLUTION = "RL alone", "no meta-learning", "no evolution"
 TUNED, THROUGHPUT = "evolved settings", "throughput"
-BESIDE = "beside the graph"  # measured with the graph running; a result of it is {"missed_tick_share": …}
+BESIDE, GRAPH_ALONE = "beside the graph", "the graph alone"
 _JOBS, _JOB_STEPS = 8, 200  # of the measurement of throughput
 
 NUMERIC: tuple[str, ...] = ()
@@ -84,7 +85,7 @@ def configuration(steps: int) -> dict[str, Any]:
 
 
 def methods() -> list[str]:
-    return [OURS, ALONE, NO_META, NO_EVOLUTION, TUNED, THROUGHPUT]
+    return [OURS, ALONE, NO_META, NO_EVOLUTION, TUNED, THROUGHPUT, BESIDE, GRAPH_ALONE]
 
 
 def ablations() -> list[str]:
@@ -95,6 +96,11 @@ def measure(method: str, seed: int, steps: int, scratch: Path, say: Say) -> dict
     """Success on each held-out task, and how many steps all of it took; what was interrupted goes on in `scratch`."""
     if method == THROUGHPUT:
         return _throughput(seed, scratch / f"evolve-throughput-{seed}", say)
+    if method in (BESIDE, GRAPH_ALONE):
+        out = scratch / f"evolve-{method.replace(' ', '-')}-{seed}"
+        ticks = missed_ticks(out, seed, FAMILY, beside=method == BESIDE)
+        say(f"missed {ticks['missed_tick_share']:.4%} of {ticks['ticks']:,} ticks")
+        return ticks
     folder = scratch / f"evolve-{method.replace(' ', '-')}-{seed}"
     before, start, settings = 0, "", dict[str, Any]()
     if method in (OURS, NO_EVOLUTION):
@@ -215,6 +221,11 @@ def read(results: Results) -> tuple[dict[str, dict[str, Any]], dict[str, dict[st
         if results.of(method):
             values[key] = [each[key] for each in results.of(method)]
     peers = {
+        name: entries(FIGURES, {"missed_tick_share": [each["missed_tick_share"] for each in results.of(name)]})
+        for name in (GRAPH_ALONE,)
+        if results.of(name)
+    }
+    peers |= {
         f"over {method}": entries(FIGURES, _gain(difference(_scores(results, OURS), _scores(results, method), iqm)))
         for method in (NO_META, NO_EVOLUTION)
         if results.of(OURS) and results.of(method)
