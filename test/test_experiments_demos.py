@@ -24,6 +24,11 @@ def run(*curve: tuple[int, float], **values: Any) -> dict[str, Any]:
     return {"curve": [{"env_steps": steps, "success": success} for steps, success in curve], **values}
 
 
+def last_effect(scene: str) -> str:
+    """What came of the last action, as the scene says it."""
+    return scene.rpartition(", ")[2]
+
+
 def test_ratios_by_hand(tmp_path: Path) -> None:
     results = Results(tmp_path / "demos.json", "demos", {}, read=demos.read)
     taught = {"taught": {"steps": 150}}
@@ -39,6 +44,8 @@ def test_ratios_by_hand(tmp_path: Path) -> None:
     assert figures["steps_ratio_10_demos"]["value"] == 0.25
     assert figures["steps_to_90_demos"]["seeds"] == [500, None, 1000, 250]
     assert figures["steps_to_90"]["seeds"] == [2000, 2000, None]
+    results.add(demos.FREELY, 0, run((2000, 0.9), **taught))
+    assert results.summary()[1][demos.FREELY]["steps_to_90_demos"]["seeds"] == [2000]
     demos.draw(results, tmp_path / "curves.png")
     assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
 
@@ -86,7 +93,8 @@ def test_a_person_teaches_by_joystick(tmp_path: Path, reserved_domain: None) -> 
     taught = demos.teach(tmp_path, demos._FIRST_SEED + 2, said.append, episodes=1)
     steps = list(kept_transitions(taught / "bags"))
     assert steps and all(step.source == Source.HUMAN for step in steps)
-    assert {step.action for step in steps} <= set(CONTRACT.phrases)
+    moved = [step for step in steps if step.action == "forward"]
+    assert moved and all("turning 0.0" in last_effect(step.next_scene) for step in moved[1:]), "it did what it says"
     assert steps[-1].terminated and steps[-1].reward > 0.5, "the target was reached"
     assert said == [f"1 episodes driven: 1 reached, {len(steps)} steps by the person"]
     assert demos.teach(tmp_path, 0, said.append) == taught, "it is made once"

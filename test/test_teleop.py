@@ -15,13 +15,15 @@ from sensor_msgs.msg import Joy
 from std_msgs.msg import Bool
 
 from llmagent_interfaces.msg import Judgement as JudgementMessage
-from llmagent_ros.contract import Limits
+from llmagent_interfaces.msg import Scene
+from llmagent_ros.contract import Limits, load_mobile_contract
 from llmagent_ros.errors import ConfigError
 from llmagent_ros.nodes import qos
 from llmagent_ros.teleop.joystick import JoystickConfig, JoystickTeleop
 from llmagent_ros.teleop.judging import Judge, JudgeConfig
 from llmagent_ros.teleop.keyboard import REPEAT_PAUSE, Keyboard, Keystrokes, Repeats
 from llmagent_ros.teleop.keys import KeysConfig, KeyTeleop
+from llmagent_ros.teleop.phrases import PhraseDrive
 from llmagent_ros.types import Judgement, Velocity
 
 LIMITS = Limits(linear=1.0, angular=2.0, linear_acceleration=1.0, angular_acceleration=1.0)
@@ -106,6 +108,21 @@ def test_arrows_drive_as_letters_and_are_not_taken_for_letters() -> None:
     assert keys.press("up", 0.0) and keys.press("right", 0.0) and keys.velocity(0.1) == Velocity(0.5, -1.0)
 
 
+def test_a_person_teaches_by_phrases_one_for_each_scene() -> None:
+    contract = load_mobile_contract("sim_diffdrive")
+    drive, forward, curve = PhraseDrive(contract), contract.command("forward"), contract.command("curve left")
+    assert drive.velocity(Velocity(0.55, 0.1), 0.0) == forward
+    assert drive.velocity(Velocity(0.4, 0.9), 0.1) == forward, "a phrase that has begun goes on"
+    drive.on_scene()
+    assert drive.velocity(Velocity(0.4, 0.9), 0.2) == curve
+    assert drive.velocity(Velocity(0.55, 0.1), 0.7) == curve
+    assert drive.velocity(Velocity(0.55, 0.1), 0.9) == forward, "without scenes a phrase ends by itself"
+    assert drive.velocity(Velocity(), 0.95) == Velocity(), "to stand still waits for nothing"
+    assert drive.velocity(Velocity(0.4, 0.9), 1.0) == curve
+    assert drive.velocity(None, 1.05) is None, "nor does letting go"
+    assert drive.velocity(Velocity(0.01, 0.0), 1.1) == Velocity(), "less than any phrase"
+
+
 def test_the_terminal_is_left_as_it_was_found() -> None:
     master, slave = pty.openpty()
     found = termios.tcgetattr(slave)
@@ -173,3 +190,25 @@ def test_a_person_drives_and_stops_by_keys_and_joystick(tmp_path: Path) -> None:
     assert termios.tcgetattr(slave) == found
     os.close(master)
     os.close(slave)
+
+
+def test_with_teach_the_stick_says_phrases(tmp_path: Path) -> None:
+    contract = load_mobile_contract("sim_diffdrive")
+    with Graph(tmp_path) as graph:
+        graph.start("teleop", keyboard="never", teach=True)
+        commands = graph.collect(TwistStamped, "cmd_vel_teleop")
+        joystick = graph.publisher(Joy, "joy", qos.COMMAND)
+        scenes = graph.publisher(Scene, "scene", qos.COMMAND)
+
+        def push(forward: float, left: float) -> None:
+            joystick.publish(Joy(axes=[0.0, forward, 0.0, left], buttons=HELD))
+
+        def last() -> Velocity | None:
+            return Velocity(commands[-1].twist.linear.x, commands[-1].twist.angular.z) if commands else None
+
+        graph.until(lambda: push(0.9, 0.2) or last() == contract.command("forward"), "the stick says no phrase")
+        graph.until(
+            lambda: push(0.6, 0.6) or scenes.publish(Scene()) or last() == contract.command("curve left"),
+            "a scene ends no phrase",
+        )
+        assert {(m.twist.linear.x, m.twist.angular.z) for m in commands} == {(0.5, 0.0), (0.35, 0.8)}

@@ -41,7 +41,7 @@ class ScriptedOperatorConfig:
 
     Attributes:
         robot, task, seed: those of the simulator. rate: Hz at which the sticks are moved.
-        unsteadiness: standard deviation of the sticks' deflections.
+        unsteadiness: standard deviation of the sticks' deflections. teach: that of teleop.
     """
 
     robot: str = "sim_diffdrive"
@@ -49,6 +49,7 @@ class ScriptedOperatorConfig:
     seed: Annotated[int, Field(ge=0)] = 0
     rate: Annotated[float, Field(ge=5, le=100)] = 20.0
     unsteadiness: Annotated[float, Field(ge=0, le=1)] = 0.05
+    teach: bool = False
 
 
 class ScriptedOperatorNode(Node):
@@ -95,7 +96,8 @@ class ScriptedOperatorNode(Node):
             )
             if math.dist(world.start[:2], pose[:2]) < _NEAR:
                 self._next_world = number + 1
-                return ScriptedOperator(self._contract, self._task, self._world_config, world)
+                place = self._contract, self._task, self._world_config, world
+                return ScriptedOperator(*place, by_phrases=self._config.teach)
         return None
 
     def _held(self, velocity: Velocity) -> Joy:

@@ -16,6 +16,7 @@ from llmagent_ros.teleop.arm import ArmJoystick, ArmKeys
 from llmagent_ros.teleop.jog import Jog
 from llmagent_ros.teleop.joystick import JoystickConfig, JoystickTeleop
 from llmagent_ros.teleop.keys import DRIVE_HELP, KeysConfig, KeyTeleop
+from llmagent_ros.teleop.phrases import PhraseDrive
 from llmagent_ros.types import Command, JointState, JointTarget, Velocity
 
 _FIRST = 0.02  # s that the first target is ahead
@@ -38,6 +39,9 @@ class Drive(Protocol):
     def missing(self, axes: Sequence[float], buttons: Sequence[int]) -> list[str]:
         """The configured axes and buttons that a device with so many does not have."""
 
+    def on_scene(self) -> None:
+        """The robot has a new scene to decide on."""
+
     def command(self, now: float) -> Command | None:
         """What the person wants; None when they hold nothing. Keys go before the joystick."""
 
@@ -46,23 +50,29 @@ class Drive(Protocol):
 
 
 class BaseDrive:
-    """See `Drive`."""
+    """See `Drive`; teach: by the action phrases."""
 
     help = DRIVE_HELP
 
-    def __init__(self, contract: MobileContract, keys: KeysConfig, joystick: JoystickConfig) -> None:
+    def __init__(self, contract: MobileContract, keys: KeysConfig, joystick: JoystickConfig, *, teach: bool) -> None:
         self._keys, self._joystick = KeyTeleop(contract.limits, keys), JoystickTeleop(contract.limits, joystick)
         self.press, self.on_joy, self.missing = self._keys.press, self._joystick.on_joy, self._joystick.missing
+        self._phrases = PhraseDrive(contract) if teach else None
+
+    def on_scene(self) -> None:
+        if self._phrases is not None:
+            self._phrases.on_scene()
 
     def command(self, now: float) -> Velocity | None:
-        return self._keys.velocity(now) or self._joystick.velocity(now)
+        wanted = self._keys.velocity(now) or self._joystick.velocity(now)
+        return wanted if self._phrases is None else self._phrases.velocity(wanted, now)
 
     def rest(self) -> Velocity:
         return Velocity()
 
 
 class ArmDrive:
-    """See `Drive`. It needs the contract's joint states: a step begins where the joints are."""
+    """See `Drive`. It needs the contract's joint states: a step begins where the joints are. Phrases are all it has."""
 
     def __init__(self, node: Node, contract: ArmContract, keys: KeysConfig, joystick: JoystickConfig) -> None:
         self._node, self._contract = node, contract
@@ -78,6 +88,9 @@ class ArmDrive:
     def help(self) -> str:
         without = self._joystick.without_axis
         return self._keys.help + (f"   (no axis of the joystick: {', '.join(without)})" if without else "")
+
+    def on_scene(self) -> None:
+        pass
 
     def command(self, now: float) -> JointTarget | None:
         wanted = self._keys.wanted(now)
@@ -110,9 +123,11 @@ class ArmDrive:
         return self._joints[0]
 
 
-def make_drive(node: Node, contract: RobotContract, keys: KeysConfig, joystick: JoystickConfig) -> Drive:
-    """That of a robot."""
+def make_drive(
+    node: Node, contract: RobotContract, keys: KeysConfig, joystick: JoystickConfig, *, teach: bool
+) -> Drive:
+    """That of a robot. teach: a base is driven by its action phrases, one for each scene."""
     if isinstance(contract, MobileContract):
-        return BaseDrive(contract, keys, joystick)
+        return BaseDrive(contract, keys, joystick, teach=teach)
     assert isinstance(contract, ArmContract)
     return ArmDrive(node, contract, keys, joystick)

@@ -14,6 +14,7 @@ from std_msgs.msg import Bool
 from std_srvs.srv import Trigger
 
 from llmagent_interfaces.msg import Judgement as JudgementMessage
+from llmagent_interfaces.msg import Scene
 from llmagent_ros.contract import load_contract
 from llmagent_ros.errors import ConfigError
 from llmagent_ros.nodes import process, qos
@@ -40,20 +41,23 @@ class TeleopNodeConfig:
             action phrases of an arm are what they ask for.
         rate: Hz of commands while somebody drives; must be fast against the guard's teleop_timeout.
         keyboard: auto: where there is a terminal. always: it must be there. never: joystick only.
+        teach: keys and joystick choose among the action phrases of a base, one for each scene that perception says, so
+            that what is learned from is exactly what was done. An arm is always driven by its phrases.
         keys, joystick, judge: see KeysConfig, JoystickConfig, JudgeConfig.
     """
 
     robot: str = "sim_diffdrive"
     rate: Annotated[float, Field(ge=5, le=200)] = 20.0
     keyboard: Literal["auto", "always", "never"] = "auto"
+    teach: bool = False
     keys: KeysConfig = Field(default_factory=KeysConfig)
     joystick: JoystickConfig = Field(default_factory=JoystickConfig)
     judge: JudgeConfig = Field(default_factory=JudgeConfig)
 
 
 class TeleopNode(Node):
-    """Subscribes joy, of an arm its joint states; publishes cmd_vel_teleop (of an arm cmd_joint_teleop) while somebody
-    drives, and e_stop (latched) when it changes.
+    """Subscribes joy, with `teach` scene, of an arm its joint states; publishes cmd_vel_teleop (of an arm
+    cmd_joint_teleop) while somebody drives, and e_stop (latched) when it changes.
 
     judgement says that an episode has succeeded or failed, or rewards, when a key or button goes down for it.
     teleop_enable says whether a key or the dead-man is held, for a guard that asks for it; heartbeat, that it lives.
@@ -67,7 +71,7 @@ class TeleopNode(Node):
         self._config = parameters(self, TeleopNodeConfig)
         contract = load_contract(self._config.robot)
         self.finished: int | None = None
-        self._drive = make_drive(self, contract, self._config.keys, self._config.joystick)
+        self._drive = make_drive(self, contract, self._config.keys, self._config.joystick, teach=self._config.teach)
         self._strokes, self._repeats = Keystrokes(), Repeats()
         self._config.judge.check(self._config.joystick)
         self._judge = Judge(self._config.judge)
@@ -80,6 +84,8 @@ class TeleopNode(Node):
         self._heartbeat = Heartbeat(self)
         self._reset_client = self.create_client(Trigger, "guard/reset_e_stop")
         self.create_subscription(Joy, "joy", self._on_joy, qos.SENSOR)
+        if self._config.teach:
+            self.create_subscription(Scene, "scene", self._on_scene, qos.COMMAND)
         self.create_timer(1.0 / self._config.rate, self._tick, clock=Clock(clock_type=ClockType.STEADY_TIME))
         self._keyboard = _keyboard(self._config.keyboard)  # last: from here on `close` gives the terminal back
         if self._keyboard is not None:
@@ -97,6 +103,12 @@ class TeleopNode(Node):
             self._toggle_e_stop()
         for judgement in self._judge.on_joy(message.buttons):
             self._say(judgement)
+
+    def _on_scene(self, message: Scene) -> None:
+        """At once, so that the policy, which decides on it as well, hears what the person does instead."""
+        self._drive.on_scene()
+        if self._driving:
+            self._tick()
 
     def _tick(self) -> None:
         now = time.monotonic()

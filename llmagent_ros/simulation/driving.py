@@ -58,13 +58,20 @@ class WayAhead:
 class ScriptedOperator:
     """A person who steers a base with a stick: of all velocities the one after which least is left to do (a dynamic
     window, Fox et al. 1997).
+
+    Args:
+        by_phrases: the robot only takes those of its action phrases, and the person knows that.
     """
 
-    def __init__(self, contract: MobileContract, task: TaskConfig, config: WorldConfig, world: World) -> None:
+    def __init__(
+        self, contract: MobileContract, task: TaskConfig, config: WorldConfig, world: World, *, by_phrases: bool = False
+    ) -> None:
         self._way = WayAhead(contract, task, config, world)
         limits = contract.limits
         shares = itertools.product(_LINEAR, _ANGULAR)
         self._velocities = [Velocity(v * limits.linear, w * limits.angular) for v, w in shares if v or w]
+        if by_phrases:
+            self._velocities = [contract.command(phrase) for phrase in contract.phrases]
 
     def velocity(self, pose: Pose) -> Velocity:
         """What to do at a pose."""

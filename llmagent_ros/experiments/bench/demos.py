@@ -29,7 +29,7 @@ ENVIRONMENT = "navigate"
 GOAL = Goal(EnvironmentSpec(ENVIRONMENT), "success", 0.9, every=250, following=3)
 STEPS = 8000  # at most
 EPISODES = 10  # driven by a person
-WITHOUT = "no demonstrations"
+WITHOUT, FREELY = "no demonstrations", "freely driven"
 _FIRST_SEED = 5_000_000  # of the worlds in which a person drives; runs and evaluations have others
 _LONGEST = 1200.0  # s that the driving may take
 
@@ -53,7 +53,7 @@ def methods() -> list[str]:
 
 
 def ablations() -> list[str]:
-    return []
+    return [FREELY]
 
 
 def measure(method: str, seed: int, steps: int, scratch: Path, say: Say) -> dict[str, Any]:
@@ -62,13 +62,18 @@ def measure(method: str, seed: int, steps: int, scratch: Path, say: Say) -> dict
     config = runs.make_config(ENVIRONMENT, {"steps": steps, "seed": seed}, "bench demos")
     if method == WITHOUT:
         return our_curve(GOAL, config, out, say)
-    taught = teach(scratch / f"demos-teleop-{seed}", _FIRST_SEED + seed, say)
+    by_phrases = method != FREELY
+    name = "teleop" if by_phrases else "freely"
+    taught = teach(scratch / f"demos-{name}-{seed}", _FIRST_SEED + seed, say, by_phrases=by_phrases)
     store(out / REPLAY, kept_transitions(taught / "bags"), load_contract(config.robot).phrases)
     return {**our_curve(GOAL, config, out, say), "taught": _facts(taught)}
 
 
-def teach(folder: Path, seed: int, say: Say, episodes: int = EPISODES) -> Path:
+def teach(folder: Path, seed: int, say: Say, episodes: int = EPISODES, *, by_phrases: bool = True) -> Path:
     """Lets the scripted person drive in the real graph; the folder of that run, which is made once.
+
+    Args:
+        by_phrases: as with `teach:=true`; else the sticks' velocities pass as they are.
 
     Raises:
         LlmAgentError: the graph fails, or the driving takes too long.
@@ -81,8 +86,9 @@ def teach(folder: Path, seed: int, say: Say, episodes: int = EPISODES) -> Path:
     words = [*world, "console:=false", f"task:={ENVIRONMENT}", f"seed:={seed}", f"episodes:={episodes}", f"out:={out}"]
     with GraphProcesses(folder) as graph:
         launch = graph.run("launch", "-m", "llmagent_ros.cli.main", "launch", "sim.launch.xml", *words)
-        hand = ["-p", f"task:={ENVIRONMENT}", "-p", f"seed:={seed}"]
-        graph.run("teleop", "-m", "llmagent_ros.cli.main", "launch", "teleop.launch.xml", "use_sim_time:=true")
+        mode = f"teach:={str(by_phrases).lower()}"
+        hand = ["-p", f"task:={ENVIRONMENT}", "-p", f"seed:={seed}", "-p", mode]
+        graph.run("teleop", "-m", "llmagent_ros.cli.main", "launch", "teleop.launch.xml", "use_sim_time:=true", mode)
         graph.run("operator", "-m", "llmagent_ros.nodes.scripted_operator", "--ros-args", *hand)
         if not graph.wait(lambda: launch.poll() is not None, _LONGEST, every=1.0):
             raise LlmAgentError(f"not driven within {_LONGEST:.0f} s; {graph.last_words('launch')}")
@@ -106,7 +112,7 @@ def _facts(taught: Path) -> dict[str, int]:
 
 def draw(results: Results, path: Path) -> None:
     """Every seed's learning curve."""
-    names = {OURS: f"{EPISODES} teleoperated episodes", WITHOUT: WITHOUT}
+    names = {OURS: f"{EPISODES} teleoperated episodes", WITHOUT: WITHOUT, FREELY: f"the same, {FREELY}"}
     curves = {
         name: [[(p["env_steps"], p[GOAL.key]) for p in run["curve"]] for run in results.of(method)]
         for method, name in names.items()
@@ -125,7 +131,8 @@ def read(results: Results) -> tuple[dict[str, dict[str, Any]], dict[str, dict[st
         "steps_to_90": _steps(list(alone.values())),
         "taught_steps": [run["taught"]["steps"] for run in shown.values()],
     }
-    return entries(FIGURES, values), {}
+    freely = {FREELY: entries(FIGURES, {"steps_to_90_demos": _steps(results.of(FREELY))})}
+    return entries(FIGURES, values), freely if results.of(FREELY) else {}
 
 
 def _steps(measured: Sequence[Mapping[str, Any]]) -> list[float | None]:
