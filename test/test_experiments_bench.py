@@ -230,7 +230,7 @@ def test_a_peer_learns_from_numbers_and_is_evaluated_on_time(name: str) -> None:
 @pytest.mark.parametrize(
     ("words", "problem"),
     [
-        (["nope"], "unknown benchmark 'nope'; valid: adapt, cartpole, continual, devices, evolve, faults, knowledge, "),
+        (["nope"], "unknown benchmark 'nope'; valid: adapt, cartpole, continual, demos, devices, evolve, faults, "),
         (["cartpole", "--only", "sarsa"], "unknown method 'sarsa'; valid: dqn, full fine-tuning, llmagent, "),
     ],
 )
