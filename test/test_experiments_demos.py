@@ -90,8 +90,11 @@ def test_a_graph_that_fails_is_told_with_its_last_words(
 
 def test_a_person_teaches_by_joystick(tmp_path: Path, reserved_domain: None) -> None:
     said: list[str] = []
+    left = tmp_path / "run" / "bags" / "interrupted"
+    left.mkdir(parents=True)
     taught = demos.teach(tmp_path, demos._FIRST_SEED + 2, said.append, episodes=1)
     steps = list(kept_transitions(taught / "bags"))
+    assert not left.exists(), "a run that was interrupted is begun anew"
     assert steps and all(step.source == Source.HUMAN for step in steps)
     moved = [step for step in steps if step.action == "forward"]
     assert moved and all("turning 0.0" in last_effect(step.next_scene) for step in moved[1:]), "it did what it says"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ def missed_ticks(
         LlmAgentError: the graph fails or does not end, or what is to run beside it has ended before.
     """
     out = folder / "run"
+    shutil.rmtree(folder, ignore_errors=True)  # of one that was interrupted the ticks until then are not known
     words = ["mode:=realtime", f"meta:={str(beside).lower()}", f"seed:={seed}", f"episodes:={episodes}", f"out:={out}"]
     with GraphProcesses(folder) as graph:
         launch = graph.run(

@@ -7,6 +7,7 @@ in real time, bags, `llmagent record import`, `llmagent train`.
 from __future__ import annotations
 
 import dataclasses
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -81,6 +82,7 @@ def teach(folder: Path, seed: int, say: Say, episodes: int = EPISODES, *, by_phr
     out = folder / "run"
     if (done := folder / "done").exists():
         return out
+    shutil.rmtree(out, ignore_errors=True)  # one that was interrupted would go on in worlds that nobody knows
     # the guard does not keep the robot from what it may bump into, as when it learns: a person looks for themselves
     world = ["mode:=realtime", "learn:=false", "record:=true", "collision_check:=false", "headless:=true"]
     words = [*world, "console:=false", f"task:={ENVIRONMENT}", f"seed:={seed}", f"episodes:={episodes}", f"out:={out}"]
