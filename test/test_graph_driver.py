@@ -79,18 +79,19 @@ def test_what_a_person_drives_is_learned_as_theirs_and_never_commanded(drive: Dr
     drive.person(0.3, 0.0)
     drive.step()
     drive.step()
-    drive.person(0.0, 0.0)  # holds it: no phrase says that
+    drive.step()
+    drive.person(0.0, 0.0)  # in the middle of a step, which is no "forward" any more; and no phrase says that
     drive.step()
     drive.person(math.nan, 0.0)
     drive.step()
     drive.guard("policy")
     drive.step()
     learned, phrases = drive.end(), chosen(drive)
-    assert learned == [(1, "forward", "human"), (2, "forward", "human"), (5, phrases[5], "policy")]
-    assert [m.source for m in drive.decisions] == ["policy", "human", "human", "policy", "policy", "policy"]
+    assert learned == [(1, "forward", "human"), (2, "forward", "human"), (6, phrases[6], "policy")]
+    assert [m.source for m in drive.decisions] == ["policy", "human", "human", "human", "policy", "policy", "policy"]
     # the policy goes on to say what it would do itself; only that may act when the person lets go
     commands = [m for m in drive.wanted if not is_zero(m)]
-    assert len(commands) == 6
+    assert len(commands) == 7
     for decision, command in zip(drive.decisions, commands, strict=True):
         if decision.source == "policy":
             wanted = CONTRACT.command(decision.action)

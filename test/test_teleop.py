@@ -23,7 +23,7 @@ from llmagent_ros.teleop.joystick import JoystickConfig, JoystickTeleop
 from llmagent_ros.teleop.judging import Judge, JudgeConfig
 from llmagent_ros.teleop.keyboard import REPEAT_PAUSE, Keyboard, Keystrokes, Repeats
 from llmagent_ros.teleop.keys import KeysConfig, KeyTeleop
-from llmagent_ros.teleop.phrases import PhraseDrive
+from llmagent_ros.teleop.phrases import PhraseDrive, deflections
 from llmagent_ros.types import Judgement, Velocity
 
 LIMITS = Limits(linear=1.0, angular=2.0, linear_acceleration=1.0, angular_acceleration=1.0)
@@ -121,6 +121,28 @@ def test_a_person_teaches_by_phrases_one_for_each_scene() -> None:
     assert drive.velocity(Velocity(0.4, 0.9), 1.0) == curve
     assert drive.velocity(None, 1.05) is None, "nor does letting go"
     assert drive.velocity(Velocity(0.01, 0.0), 1.1) == Velocity(), "less than any phrase"
+    assert drive.velocity(Velocity(0.55, 0.0), 1.15) == forward, "and holds none off"
+    assert drive.velocity(Velocity(0.05, 0.0), 1.2) == Velocity(), "nor goes on with one"
+
+
+@pytest.mark.parametrize("robot", ["sim_diffdrive", "sim_scout", "turtlebot3_burger", "husky"])
+def test_every_phrase_of_a_base_can_be_taught_by_keys_and_stick(robot: str) -> None:
+    contract = load_mobile_contract(robot)
+    slow = KeysConfig(linear=0.2, angular=0.2)
+    wanted = {"forward": "w", "curve left": "wa", "curve right": "wd", "turn left": "a", "turn right": "d", "back": "s"}
+    assert set(contract.phrases) <= set(wanted)
+    for phrase in contract.phrases:
+        keys, stick = deflections(contract, slow, JoystickConfig(linear=0.5, angular=-0.5))
+        for key in wanted[phrase]:
+            keys.press(key, 0.0)
+        velocity = keys.velocity(0.1)
+        assert velocity is not None and contract.nearest_phrase(velocity) == phrase
+        full = contract.fastest()
+        stick.on_joy([0.0, velocity.linear / full.linear, 0.0, -velocity.angular / full.angular], HELD, 0.0)
+        assert stick.velocity(0.1) == velocity, "the axis is turned round, and full is full"
+    _, still = deflections(contract, slow, JoystickConfig(angular=0.0))
+    still.on_joy([0.0, 0.0, 0.0, 1.0], HELD, 0.0)
+    assert still.velocity(0.1) == Velocity(), "an axis that is switched off stays so"
 
 
 def test_the_terminal_is_left_as_it_was_found() -> None:

@@ -276,9 +276,9 @@ class MobileContract(RobotContract):
         Where the velocity has less than a quarter of its speed, or no phrase goes that way: the phrase that stands
         still, or None.
         """
-        fastest = self._fastest()
+        fastest = self.fastest()
         ways = {phrase: complex(*self._effect(phrase)) for phrase in self.actions}
-        wanted = complex(velocity.linear / fastest[0], velocity.angular / fastest[1])
+        wanted = complex(velocity.linear / fastest.linear, velocity.angular / fastest.angular)
         still = next((phrase for phrase, way in ways.items() if not way), None)
         if not 0.0 < abs(wanted) < math.inf:
             return still
@@ -302,22 +302,25 @@ class MobileContract(RobotContract):
 
     def as_said(self, linear: float, angular: float) -> tuple[float, float]:
         """A velocity, m/s and rad/s, on the scale of `scene.full_speed`."""
-        full, fastest = self.full_speed_as_said(), self._fastest()
-        return linear * (full[0] / fastest[0]), angular * (full[1] / fastest[1])
+        full, fastest = self.full_speed_as_said(), self.fastest()
+        return linear * (full[0] / fastest.linear), angular * (full[1] / fastest.angular)
 
     def full_speed_as_said(self) -> tuple[float, float]:
         """What the fastest phrases read as, forwards and turning."""
         full = self.scene.full_speed
-        return self._fastest() if full is None else (full.linear, full.angular)
+        if full is not None:
+            return full.linear, full.angular
+        fastest = self.fastest()
+        return fastest.linear, fastest.angular
 
     def _effect(self, phrase: str) -> tuple[float, ...]:
-        fastest, action = self._fastest(), self.actions[phrase]
-        return action.linear / fastest[0], action.angular / fastest[1]
+        fastest, action = self.fastest(), self.actions[phrase]
+        return action.linear / fastest.linear, action.angular / fastest.angular
 
-    def _fastest(self) -> tuple[float, float]:
-        """Of all phrases, m/s and rad/s; the limit where no phrase moves that way."""
+    def fastest(self) -> Velocity:
+        """Of all phrases, each axis by itself; the limit where no phrase moves that way."""
         actions = self.actions.values()
-        return (
+        return Velocity(
             max(abs(action.linear) for action in actions) or self.limits.linear,
             max(abs(action.angular) for action in actions) or self.limits.angular,
         )

@@ -23,7 +23,8 @@ class Driver:
     while a person drives it does what they want.
 
     Args:
-        on_change: called in the executor when somebody else drives.
+        on_change: called in the executor when somebody else drives, and with None when a person stands still, whose
+            step is not what it began as.
         joints: where an arm's joints are, rad; None while that is not known.
     """
 
@@ -53,7 +54,10 @@ class Driver:
         return contract.nearest_phrase(positions, _change(contract, wanted, positions))
 
     def _on_teleop(self, message: Any) -> None:
+        drove = self.source is Source.HUMAN and self.phrase() is not None
         self._wanted = self._topics.from_message(message)
+        if drove and self.phrase() is None:  # before the guard lets anybody else drive
+            self._on_change(None)
 
     def _on_diagnostics(self, message: DiagnosticArray) -> None:
         for status in message.status:

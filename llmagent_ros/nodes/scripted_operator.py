@@ -104,10 +104,10 @@ class ScriptedOperatorNode(Node):
         """The dead-man held, and the sticks where teleop makes this velocity of them, about."""
         axes, buttons = [0.0] * _AXES, [0] * _BUTTONS
         buttons[self._pad.dead_man] = 1
-        limits = self._contract.limits
+        full = self._contract.fastest() if self._config.teach else self._contract.limits
         wanted = {
-            self._pad.linear_axis: velocity.linear / limits.linear,
-            self._pad.angular_axis: velocity.angular / limits.angular,
+            self._pad.linear_axis: velocity.linear / full.linear,
+            self._pad.angular_axis: velocity.angular / full.angular,
         }
         for axis, share in wanted.items():
             if share:

@@ -12,11 +12,12 @@ from sensor_msgs.msg import JointState as JointStateMessage
 from llmagent_ros.contract import ArmContract, MobileContract, RobotContract
 from llmagent_ros.messages import joints_from_message
 from llmagent_ros.nodes import qos
+from llmagent_ros.nodes.wire.stamps import to_seconds
 from llmagent_ros.teleop.arm import ArmJoystick, ArmKeys
 from llmagent_ros.teleop.jog import Jog
 from llmagent_ros.teleop.joystick import JoystickConfig, JoystickTeleop
 from llmagent_ros.teleop.keys import DRIVE_HELP, KeysConfig, KeyTeleop
-from llmagent_ros.teleop.phrases import PhraseDrive
+from llmagent_ros.teleop.phrases import PhraseDrive, deflections
 from llmagent_ros.types import Command, JointState, JointTarget, Velocity
 
 _FIRST = 0.02  # s that the first target is ahead
@@ -54,8 +55,15 @@ class BaseDrive:
 
     help = DRIVE_HELP
 
-    def __init__(self, contract: MobileContract, keys: KeysConfig, joystick: JoystickConfig, *, teach: bool) -> None:
-        self._keys, self._joystick = KeyTeleop(contract.limits, keys), JoystickTeleop(contract.limits, joystick)
+    def __init__(
+        self, node: Node, contract: MobileContract, keys: KeysConfig, joystick: JoystickConfig, *, teach: bool
+    ) -> None:
+        self._node = node
+        self._keys, self._joystick = (
+            deflections(contract, keys, joystick)
+            if teach
+            else (KeyTeleop(contract.limits, keys), JoystickTeleop(contract.limits, joystick))
+        )
         self.press, self.on_joy, self.missing = self._keys.press, self._joystick.on_joy, self._joystick.missing
         self._phrases = PhraseDrive(contract) if teach else None
 
@@ -65,7 +73,9 @@ class BaseDrive:
 
     def command(self, now: float) -> Velocity | None:
         wanted = self._keys.velocity(now) or self._joystick.velocity(now)
-        return wanted if self._phrases is None else self._phrases.velocity(wanted, now)
+        if self._phrases is None:
+            return wanted
+        return self._phrases.velocity(wanted, to_seconds(self._node.get_clock().now().to_msg()))
 
     def rest(self) -> Velocity:
         return Velocity()
@@ -128,6 +138,6 @@ def make_drive(
 ) -> Drive:
     """That of a robot. teach: a base is driven by its action phrases, one for each scene."""
     if isinstance(contract, MobileContract):
-        return BaseDrive(contract, keys, joystick, teach=teach)
+        return BaseDrive(node, contract, keys, joystick, teach=teach)
     assert isinstance(contract, ArmContract)
     return ArmDrive(node, contract, keys, joystick)
