@@ -142,6 +142,26 @@ def test_only_what_is_missing_is_measured(tmp_path: Path, monkeypatch: pytest.Mo
     assert [each["curve"][0]["return_mean"] for each in again.of("b")] == [0, 7]
 
 
+def test_what_measures_time_is_measured_alone_after_all_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    order: list[tuple[str, bool]] = []
+
+    def together(jobs: Any, results: Any, workers: int) -> None:
+        order.extend((job.method, True) for job in jobs)
+
+    def measure(method: str, *_: Any) -> dict[str, Any]:
+        order.append((method, False))
+        return {"curve": curve(0)}
+
+    monkeypatch.setattr(running, "_measure_together", together)
+    monkeypatch.setattr(cartpole, "measure", measure)
+    monkeypatch.setattr(cartpole, "TIMED", ("a",), raising=False)
+    results = Results(tmp_path / "results.json", "cartpole", {}, shipped_base_digest())
+    running.run("cartpole", results, ["a", "b"], 2, 100, 2, None)
+    assert order == [("b", True), ("b", True), ("a", False), ("a", False)]
+
+
 def test_a_curve_outlives_an_interruption(tmp_path: Path) -> None:
     """The run goes on at its checkpoint, which lies before the last evaluation: what came before that one stays."""
     from llmagent_ros.experiments import runs

@@ -125,8 +125,8 @@ def test_all_methods_take_equal_steps(tmp_path: Path, monkeypatch: pytest.Monkey
         evolve.measure(evolve.NO_META, 0, 2, tmp_path, lambda line: None)
 
 
-def test_the_graph_runs_beside_an_evolution(tmp_path: Path, reserved_domain: None) -> None:
-    told = missed_ticks(tmp_path, 0, "navigate", beside=True, episodes=1)
+def test_the_graph_runs_beside_meta_learning_and_evolution(tmp_path: Path, reserved_domain: None) -> None:
+    told = missed_ticks(tmp_path, 0, "navigate", beside=True, episodes=4)
     assert told["ticks"] > 0 and 0 <= told["missed_tick_share"] <= 1 and told["scene_to_command_ms"]["count"] > 0
     assert (tmp_path / "evolution" / "evolve.json").exists(), "it had begun"
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from llmagent_ros.contract import load_mobile_contract
@@ -32,9 +36,9 @@ def last_effect(scene: str) -> str:
 def test_ratios_by_hand(tmp_path: Path) -> None:
     results = Results(tmp_path / "demos.json", "demos", {}, read=demos.read)
     taught = {"taught": {"steps": 150}}
+    results.add(OURS, 1, run((250, 0.5), (500, 0.8), **taught))  # never; and seeds end in any order
     results.add(OURS, 0, run((250, 0.5), (500, 0.9), **taught))
     results.add(demos.WITHOUT, 0, run((1000, 0.8), (2000, 0.95)))
-    results.add(OURS, 1, run((250, 0.5), (500, 0.8), **taught))  # never
     results.add(demos.WITHOUT, 1, run((2000, 0.95)))
     results.add(OURS, 2, run((1000, 0.9), **taught))
     results.add(demos.WITHOUT, 2, run((1000, 0.1), (8000, 0.8)))  # never: at least 8,000
@@ -43,6 +47,7 @@ def test_ratios_by_hand(tmp_path: Path) -> None:
     assert figures["steps_ratio_10_demos"]["seeds"] == [0.25, None, 0.125]
     assert figures["steps_ratio_10_demos"]["value"] == 0.25
     assert figures["steps_to_90_demos"]["seeds"] == [500, None, 1000, 250]
+    assert figures["steps_to_90_demos"]["value"] == 750, "never is worse than any number"
     assert figures["steps_to_90"]["seeds"] == [2000, 2000, None]
     results.add(demos.FREELY, 0, run((2000, 0.9), **taught))
     assert results.summary()[1][demos.FREELY]["steps_to_90_demos"]["seeds"] == [2000]
@@ -88,7 +93,9 @@ def test_a_graph_that_fails_is_told_with_its_last_words(
         demos.teach(tmp_path, 0, lambda text: None, episodes=1)
 
 
-def test_a_person_teaches_by_joystick(tmp_path: Path, reserved_domain: None) -> None:
+def test_a_person_teaches_by_joystick(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reserved_domain: None
+) -> None:
     said: list[str] = []
     left = tmp_path / "run" / "bags" / "interrupted"
     left.mkdir(parents=True)
@@ -100,4 +107,27 @@ def test_a_person_teaches_by_joystick(tmp_path: Path, reserved_domain: None) -> 
     assert moved and all("turning 0.0" in last_effect(step.next_scene) for step in moved[1:]), "it did what it says"
     assert steps[-1].terminated and steps[-1].reward > 0.5, "the target was reached"
     assert said == [f"1 episodes driven: 1 reached, {len(steps)} steps by the person"]
-    assert demos.teach(tmp_path, 0, said.append) == taught, "it is made once"
+    with monkeypatch.context() as patched:
+        patched.setattr(demos, "GraphProcesses", None)
+        assert demos.teach(tmp_path, demos._FIRST_SEED + 2, said.append, episodes=1) == taught, "it is made once"
+        with pytest.raises(TypeError):  # other words would start another graph
+            demos.teach(tmp_path, demos._FIRST_SEED + 3, said.append, episodes=1)
+
+
+def test_processes_end_with_the_one_that_is_killed(tmp_path: Path) -> None:
+    """A worker of the benchmark may be terminated, and then ends nothing itself."""
+    code = (
+        "import pathlib, sys, time; from llmagent_ros.experiments.bench.graph_processes import GraphProcesses\n"
+        "graph = GraphProcesses(pathlib.Path(sys.argv[1]))\n"
+        "print(graph.run('sleep', '-c', 'import time; time.sleep(600)').pid, flush=True)\n"
+        "time.sleep(600)"
+    )
+    worker = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+    assert worker.stdout is not None
+    child = psutil.Process(int(worker.stdout.readline()))
+    worker.kill()
+    worker.wait()
+    worker.stdout.close()
+    with suppress(psutil.NoSuchProcess):
+        child.wait(30)
+    assert not child.is_running()

@@ -58,7 +58,7 @@ def start(spec: ProcessSpec, split_errors: bool) -> subprocess.Popen[bytes]:
         env={"PYTHONUNBUFFERED": "1", **spec.environment},
         cwd=spec.cwd,
         start_new_session=True,
-        preexec_fn=_die_with_parent if _libc is not None else None,
+        preexec_fn=die_with_parent,
     )
 
 
@@ -103,7 +103,8 @@ def shell_code(code: int) -> int:
     return code if code >= 0 else 128 - code
 
 
-def _die_with_parent() -> None:
-    """In the child: be interrupted when the launch is killed without a chance to stop its processes."""
-    assert _libc is not None
-    _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGINT, 0, 0, 0)
+def die_with_parent() -> None:
+    """In a child, before exec: be interrupted when the parent is killed without a chance to stop its processes (Linux).
+    """
+    if _libc is not None:
+        _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGINT, 0, 0, 0)

@@ -46,6 +46,7 @@ _HARDWARE = {
     "GPU float32": ("cuda", "float32"),
     "GPU bfloat16": ("cuda", "bfloat16"),
 }
+TIMED = tuple(f"{size}, {hardware}" for size in (_SMALL, _LARGE) for hardware in _HARDWARE)
 
 _RATIOS = {  # key: figure, method over method
     "gpu_over_cpu": ("decisions_per_s", f"{_LARGE}, GPU bfloat16", f"{_LARGE}, CPU float32"),
@@ -76,8 +77,7 @@ def configuration(steps: int) -> dict[str, Any]:
 
 def methods() -> list[str]:
     """Those that this machine can run."""
-    there = [name for name, (device, _) in _HARDWARE.items() if device == "cpu" or torch.cuda.is_available()]
-    return [f"{size}, {hardware}" for size in (_SMALL, _LARGE) for hardware in there]
+    return [method for method in TIMED if ", CPU " in method or torch.cuda.is_available()]
 
 
 def ablations() -> list[str]:

@@ -61,6 +61,7 @@ BESIDE, GRAPH_ALONE = "beside the graph", "the graph alone"
 _JOBS, _JOB_STEPS = 8, 200  # of the measurement of throughput
 
 NUMERIC: tuple[str, ...] = ()
+TIMED = (THROUGHPUT, BESIDE, GRAPH_ALONE)
 FIGURES = (
     Figure("iqm_gain_ci_low", "share", "success won over RL alone at equal steps, lower end of the 95 % interval"),
     Figure("iqm_gain", "share", "the same, interquartile mean"),

@@ -33,6 +33,7 @@ KILLS = 8  # of one node, before a launch gives it up
 LAST_WORD = 5.0  # s that the observer may take to tell what it has seen
 DISK, LINK, HOSTILE = "disk full", "link cut", "hostile texts"
 NUMERIC: tuple[str, ...] = ()
+TIMED = (*KINDS, DISK, LINK, HOSTILE)
 FIGURES = (
     Figure("stop_ms_max", "ms", "zero on /cmd_vel after the fault can be seen", 100, 250, True),
     Figure("limit_violations", "count", "commands beyond the limits, and last words that were not zero", 0, 0, True),
@@ -58,7 +59,7 @@ def configuration(steps: int) -> dict[str, Any]:
 
 
 def methods() -> list[str]:
-    return [*KINDS, DISK, LINK, HOSTILE]
+    return list(TIMED)
 
 
 def ablations() -> list[str]:

@@ -15,6 +15,7 @@ from typing import Any
 import psutil
 
 from llmagent_ros.experiments.bench.domain import own_domain
+from llmagent_ros.launching.processes import die_with_parent
 
 _END = 20.0  # s for a launch to end by itself
 _LOOK = 0.05  # s between two looks at what has come
@@ -22,7 +23,7 @@ _LINES = 15  # of a log that an error tells
 
 
 class GraphProcesses:
-    """As a context it leaves nothing behind.
+    """As a context it leaves nothing behind; where the process that has it is killed, those it started are interrupted.
 
     Args:
         folder: for logs.
@@ -52,6 +53,7 @@ class GraphProcesses:
                 stderr=log,
                 env=self._environment,
                 text=True,
+                preexec_fn=die_with_parent,
             )
         self._processes.append(process)
         return process

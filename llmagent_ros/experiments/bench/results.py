@@ -109,11 +109,11 @@ class Results:
 
     def of(self, method: str) -> list[dict[str, Any]]:
         """The results of a method in order of the seeds."""
-        return [result for _, result in sorted(self._present(method).items(), key=lambda item: int(item[0]))]
+        return list(self.by_seed(method).values())
 
     def by_seed(self, method: str) -> dict[int, dict[str, Any]]:
-        """The results of a method by their seeds."""
-        return {int(seed): result for seed, result in self._present(method).items()}
+        """The results of a method by their seeds, in order of these."""
+        return dict(sorted(((int(seed), run) for seed, run in self._present(method).items()), key=lambda item: item[0]))
 
     def of_other_bases(self) -> dict[str, int]:
         """How many results of each method are there that do not count."""

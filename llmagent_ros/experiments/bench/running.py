@@ -31,6 +31,7 @@ class Bench(Protocol):
     NUMERIC: Sequence[str]
     """Methods that do not read: the base that ships does not matter to them."""
     # SEEDS: int, where it is not 5
+    # TIMED: Sequence[str], methods that measure time, where there are some: one at a time, and after all others
 
     def configuration(self, steps: int) -> dict[str, Any]: ...
     def methods(self) -> list[str]: ...
@@ -96,21 +97,27 @@ def _run(
             for method in methods
             if not results.has(method, seed)
         ]
-        if workers == 1:
-            for job in jobs:
-                results.add(job.method, job.seed, _measure(job))
-            return
-        context = multiprocessing.get_context("spawn")  # threads of torch do not survive a fork
-        with ProcessPoolExecutor(workers, mp_context=context, initializer=end_with_parent) as pool:
-            waiting = {pool.submit(_measure, job): job for job in jobs}
-            try:
-                for future in as_completed(waiting):
-                    job = waiting[future]
-                    results.add(job.method, job.seed, future.result())
-            except BaseException:
-                for worker in multiprocessing.active_children():
-                    worker.terminate()
-                raise
+        timed = getattr(bench_named(name), "TIMED", ())
+        alone = [job for job in jobs if workers == 1 or job.method in timed]
+        _measure_together([job for job in jobs if job not in alone], results, workers)
+        for job in alone:
+            results.add(job.method, job.seed, _measure(job))
+
+
+def _measure_together(jobs: Sequence[Job], results: Results, workers: int) -> None:
+    if not jobs:
+        return
+    context = multiprocessing.get_context("spawn")  # threads of torch do not survive a fork
+    with ProcessPoolExecutor(workers, mp_context=context, initializer=end_with_parent) as pool:
+        waiting = {pool.submit(_measure, job): job for job in jobs}
+        try:
+            for future in as_completed(waiting):
+                job = waiting[future]
+                results.add(job.method, job.seed, future.result())
+        except BaseException:
+            for worker in multiprocessing.active_children():
+                worker.terminate()
+            raise
 
 
 def _measure(job: Job) -> dict[str, Any]:

@@ -33,6 +33,7 @@ _DECISIONS = 20  # of each kind in a round
 _DEFAULT_LENGTH = 20  # tokens that generate() writes where nobody says how many
 
 NUMERIC: tuple[str, ...] = ()
+TIMED = (OURS,)
 FIGURES = (
     Figure("cached_over_recomputed", "ratio", "critic updates per second, features kept over computed anew", 50, 20),
     Figure("cached_updates_per_s", "1/s", "critic updates with kept features"),
