@@ -17,6 +17,7 @@ import errno
 import hashlib
 import itertools
 import json
+import math
 import os
 import re
 import shutil
@@ -48,6 +49,7 @@ _FILES = (ADAPTER, ADAPTER_CONFIG, CRITIC)
 _PICKLE_SUFFIXES = {".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt"}
 _NAME = re.compile(r"v(\d{6,})")
 _MAX_MANIFEST_BYTES = 1 << 22
+_ACTING = ("r", "lora_alpha", "use_rslora", "use_dora", "alora_invocation_tokens")
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,17 @@ class Bundle:
     def base_digest(self) -> str:
         """Digest of the base model that the adapter and the critic belong to."""
         return str(self.meta[BASE_KEY])
+
+    @property
+    def beta(self) -> float | None:
+        """The temperature that goes with its critic; None where it does not say one."""
+        value = self.meta.get("beta")
+        return float(value) if isinstance(value, int | float) and 0.0 < value < math.inf else None
+
+    def acts_otherwise(self, config: Mapping[str, Any]) -> list[str]:
+        """The keys of a LoraConfig in which its adapter's differs so that the same tensors would do something else."""
+        own = self.adapter_config if self.adapter is not None else config
+        return [f"{key} {own.get(key)!r}" for key in _ACTING if own.get(key) != config.get(key)]
 
 
 def save_bundle(

@@ -11,6 +11,8 @@ from transformers import (
     GPTNeoXForCausalLM,
     LlamaConfig,
     LlamaForCausalLM,
+    MistralConfig,
+    MistralForCausalLM,
     PreTrainedTokenizerFast,
     Qwen2Config,
     Qwen2ForCausalLM,
@@ -40,8 +42,13 @@ def tiny_tokenizer(end: str = "</s>") -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=end)
 
 
-def save_tiny_model(folder: Path, kind: str = "llama", width: int = 32, layers: int = 2, seed: int = 0) -> Path:
-    """Saves a random model with its tokenizer, in which different texts give clearly different scores."""
+def save_tiny_model(
+    folder: Path, kind: str = "llama", width: int = 32, layers: int = 2, seed: int = 0, window: int | None = None
+) -> Path:
+    """Saves a random model with its tokenizer, in which different texts give clearly different scores.
+
+    window: tokens that each one of a mistral sees.
+    """
     tokenizer = tiny_tokenizer("<|endoftext|>" if kind == "qwen2" else "</s>")
     common = {
         "vocab_size": len(tokenizer),
@@ -60,6 +67,8 @@ def save_tiny_model(folder: Path, kind: str = "llama", width: int = 32, layers: 
         model = LlamaForCausalLM(LlamaConfig(**common, tie_word_embeddings=True))
     elif kind == "qwen2":
         model = Qwen2ForCausalLM(Qwen2Config(**common, num_key_value_heads=2, tie_word_embeddings=False))
+    elif kind == "mistral":
+        model = MistralForCausalLM(MistralConfig(**common, num_key_value_heads=2, sliding_window=window))
     else:
         model = GPTNeoXForCausalLM(GPTNeoXConfig(**common, tie_word_embeddings=False))
     model.save_pretrained(folder)

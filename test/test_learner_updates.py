@@ -25,8 +25,9 @@ from llmagent_ros.learning.rl.critic import CriticConfig, build_critic
 from llmagent_ros.learning.rl.learner import Learner
 from llmagent_ros.learning.rl.losses import entropy_share
 from llmagent_ros.learning.rl.replay import Replay
-from llmagent_ros.learning.standing import start_with
+from llmagent_ros.learning.standing import start_with, usable
 from llmagent_ros.optimiser_state import part
+from llmagent_ros.policy.deployment import read_deployment
 from llmagent_ros.policy.text_policy import TextPolicy
 from llmagent_ros.types import Source, Transition
 
@@ -157,6 +158,13 @@ def test_the_temperature_is_kept_with_what_was_learned(bench: Bench, tmp_path: P
     learner.update()
     learner.load(tmp_path / "checkpoint")
     assert learner.beta == before
+    bundle = load_bundle(tmp_path / "bundle")
+    assert bundle.adapter is not None and bundle.beta is not None
+    for _ in range(20):
+        learner.update()
+    assert learner.beta != bundle.beta
+    learner.go_back_to(bundle.critic, bundle.adapter, bundle.beta)
+    assert learner.beta == bundle.beta, "what is exported again acts as it did"
 
 
 def test_a_vocabulary_of_one_phrase_has_no_entropy(bench: Bench) -> None:
@@ -647,6 +655,55 @@ def test_an_exploding_loss_goes_back_to_the_last_good_state(bench: Bench, tmp_pa
     assert bundle.adapter is not None and same(learner.model.adapter_state(), bundle.adapter)
 
 
+def test_a_divergence_before_the_first_bundle_leaves_the_scale_of_features(bench: Bench, tmp_path: Path) -> None:
+    learner = bench.fed("a", feature_floor=0.05, max_loss=1e3)
+    learner.update()
+    shift, scale = learner.critic.shift.clone(), learner.critic.scale.clone()
+    assert shift.any() and (scale != 1).any()
+    learner.observe(experience(400, run="wild", reward=1e7))
+    prepare(learner)
+    with pytest.raises(DivergenceError):
+        while True:
+            learner.update()
+    learner.save(tmp_path / "checkpoint")
+    resumed = Learner(learner.config, learner.replay, tiny_language_model(bench.base, ACTIONS))
+    resumed.load(tmp_path / "checkpoint")
+    for each in (learner, resumed):
+        assert each.standardised
+        for critic in (each.critic, each.average):
+            assert torch.equal(critic.shift, shift) and torch.equal(critic.scale, scale)
+
+
+def test_a_resumed_learner_goes_back_to_what_was_deployed(bench: Bench, tmp_path: Path) -> None:
+    learner = bench.fed("a")
+    for _ in range(5):
+        learner.update()
+    learner.export(tmp_path / "bundle")
+    for _ in range(20):
+        learner.update()
+    learner.save(tmp_path / "checkpoint")
+    resumed, deployed = Learner(learner.config, learner.replay, learner.model), load_bundle(tmp_path / "bundle")
+    resumed.load(tmp_path / "checkpoint")
+    assert not same(resumed.average.state(), deployed.critic)
+    resumed._go_back()
+    assert deployed.adapter is not None
+    assert same(resumed.average.state(), deployed.critic) and same(resumed.model.adapter_state(), deployed.adapter)
+
+
+def test_an_adapter_that_would_act_otherwise_is_not_begun_with(bench: Bench, tmp_path: Path) -> None:
+    learner = bench.fed()
+    learner.update()
+    learner.export(tmp_path / "bundle")
+    bundle = load_bundle(tmp_path / "bundle")
+    assert usable(bundle, learner.model)[1] is not None
+    stronger = tiny_language_model(bench.base, ACTIONS, alpha=16)
+    assert bundle.acts_otherwise(stronger.adapter_config()) == ["lora_alpha 8"]
+    critic, adapter = usable(bundle, stronger)
+    assert critic is not None and adapter is None
+    with pytest.raises(ModelError, match="its adapter acts otherwise than the model's: lora_alpha 8"):
+        read_deployment(tmp_path / "bundle", stronger, build_critic)
+
+
 def test_a_broken_adapter_goes_back_to_the_last_good_state(bench: Bench) -> None:
     learner = bench.fed(actor_every=1, kl_weight=0.0)
     before = learner.model.adapter_state()
@@ -696,7 +753,8 @@ def test_resume_is_exact(bench: Bench, tmp_path: Path) -> None:
     assert same(expected[0], resumed[0])
     assert expected[1] == resumed[1]
     parts = {name.split("/")[0] for name in expected[0]}
-    assert parts == {"critic", "target", "average", "adapter", "deployed", "critic_optimiser", "actor_optimiser"}
+    states = {"critic", "target", "average", "adapter", "deployed", "good"}
+    assert parts == states | {"critic_optimiser", "actor_optimiser"}
 
 
 def test_a_checkpoint_of_another_base_or_replay_is_refused(bench: Bench, tmp_path: Path) -> None:

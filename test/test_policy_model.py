@@ -155,6 +155,20 @@ def test_the_merged_adapter_is_the_one_of_the_moment(folders: dict[str, Path], k
     assert torch.equal(model.phrase_log_probs(SCENES, adapter=False).detach(), plain)
 
 
+@pytest.mark.parametrize("kind", ["llama", "qwen2"])  # its embeddings are the head's weights, and are not
+def test_the_head_can_be_adapted(folders: dict[str, Path], kind: str) -> None:
+    model = tiny_language_model(folders[kind], target_modules=("lm_head",))
+    before = model.phrase_log_probs(SCENES)
+    model.load_adapter_state(random_adapter(model))
+    with torch.no_grad():
+        merged = model.phrase_log_probs(SCENES)
+    torch.testing.assert_close(merged, model.phrase_log_probs(SCENES).detach(), **TIGHT)
+    torch.testing.assert_close(model.phrase_log_probs(SCENES, adapter=False), before, **TIGHT)
+    assert (merged - before).abs().max() > 0.01
+    with pytest.raises(ModelError, match="only linear layers"):
+        tiny_language_model(folders[kind], target_modules=("embed_tokens",))
+
+
 def test_copies_share_the_weights(model: LanguageModel) -> None:
     own = {p.data_ptr() for p in model.model.parameters()}
     assert {p.data_ptr() for p in model._plain.parameters()} <= own
@@ -201,6 +215,18 @@ def test_a_model_that_does_not_heed_the_mask_is_scored_by_its_cache(
     monkeypatch.setattr(PhraseTokens, "joined", blind)
     model = tiny_language_model(folders["llama"])
     assert model.describe()["scoring"] == "by cache"
+    torch.testing.assert_close(model.phrase_log_probs(SCENES), expected, **TIGHT)
+
+
+@pytest.mark.parametrize("window", [8, 24, 4096])
+def test_a_window_of_attention_is_heeded(tmp_path: Path, window: int) -> None:
+    """Also one that two short prompts fit into: prompts may be longer."""
+    save_tiny_model(tmp_path, "mistral", window=window)
+    model = tiny_language_model(tmp_path)
+    assert model.describe()["scoring"] == ("in one pass" if window == 4096 else "by cache")
+    base = AutoModelForCausalLM.from_pretrained(tmp_path).eval()
+    assert max(len(ids) for ids in model.encode([model.form.prompt(s) for s in SCENES])) > 24
+    expected = torch.stack([plain_log_probs(base, model.tokenizer, model.form.prompt(s)) for s in SCENES])
     torch.testing.assert_close(model.phrase_log_probs(SCENES), expected, **TIGHT)
 
 

@@ -94,23 +94,6 @@ def test_a_gap_closes_when_the_missing_step_arrives(replay: Replay) -> None:
     assert replay.at([0], 3, 1.0).returns[0] == 303.0
 
 
-def test_cut_shortens_the_trace_where_the_learner_deviates(replay: Replay) -> None:
-    replay.append([make(1, 0), make(1, 1), make(1, 2, terminated=True)])
-    batch = replay.at([0, 1, 2], 3, 0.5)
-    keep = np.array([[False, True, False], [True, False, True], [True, True, True]])
-    cut = batch.cut(keep)
-    assert cut.steps.tolist() == [2, 1, 1]
-    assert cut.returns.tolist() == [150.5, 101.0, 102.0]
-    assert cut.discount.tolist() == [0.25, 0.5, 0.0]
-    assert _names(replay, cut.bootstrap_id) == ["scene 1 2", "scene 1 2", "scene 1 3"]
-    assert cut.window.rewards.tolist() == [[100, 101, 0], [101, 0, 0], [102, 0, 0]]
-    uncut = batch.cut(np.ones((3, 3), bool))
-    assert uncut.returns.tolist() == batch.returns.tolist()
-    assert uncut.discount.tolist() == batch.discount.tolist()
-    with pytest.raises(ConfigError, match="keep"):
-        batch.cut(np.ones((3, 2), bool))
-
-
 def _reference(data: dict[tuple[str, int, int], Transition], start: Transition, n: int, gamma: float) -> tuple:
     """(return, state after, discount, steps) by the definition, one step at a time."""
     total, now, m = 0.0, start, 0

@@ -27,6 +27,7 @@ class Beginning:
 
     record: its outcomes so far, where one goes on. why: in words.
     changed: what happened in place of what the robot is used to, where the task is an old one; else empty.
+    beta: the temperature that goes with the critic, where it is known.
     """
 
     critic: Mapping[str, Tensor] | None = None
@@ -36,6 +37,7 @@ class Beginning:
     record: Record | None = None
     why: str = ""
     changed: str = ""
+    beta: float | None = None
 
     @property
     def empty(self) -> bool:
@@ -45,11 +47,11 @@ class Beginning:
 
 def usable(bundle: Bundle, model: AdaptedModel) -> tuple[Mapping[str, Tensor] | None, Mapping[str, Tensor] | None]:
     """What of a bundle can be begun with: the critic, on the same features and phrases, and the adapter, on the same
-    base."""
+    base, and where it acts as the model's own would."""
     meta = bundle.meta
     fits = (meta.get("feature_digest"), meta.get("phrases")) == (model.feature_digest, list(model.phrases))
-    adapter = bundle.adapter if bundle.base_digest == model.base_digest else None
-    return (bundle.critic or None) if fits else None, adapter
+    same = bundle.base_digest == model.base_digest and not bundle.acts_otherwise(model.adapter_config())
+    return (bundle.critic or None) if fits else None, bundle.adapter if same else None
 
 
 def start_with(learner: Learner, path: Path) -> Bundle:
@@ -61,7 +63,7 @@ def start_with(learner: Learner, path: Path) -> Bundle:
     bundle = load_bundle(path)
     if bundle.meta.get("feature_digest") != learner.model.feature_digest:
         raise ModelError(f"{path}: made for another base model or prompt")
-    learner.start_from(*usable(bundle, learner.model), bundle.meta.get("beta"))
+    learner.start_from(*usable(bundle, learner.model), bundle.beta)
     return bundle
 
 

@@ -174,7 +174,7 @@ class Track:
         """Back to the deployed version, as it was before the change for which the track is left."""
         assert self._watch is not None
         deployed = self.deployed()
-        self.learner.go_back_to(deployed.critic, deployed.adapter or {})
+        self.learner.go_back_to(deployed.critic, deployed.adapter or {}, deployed.beta)
         self._watch.dismiss()
         self.export({name: deployed.meta[name] for name in ("robot", "seed") if name in deployed.meta})
         self.save()
@@ -236,7 +236,7 @@ class Track:
             self.standing.decided, self.standing.succeeded = episodes, successes
         if ruling.says == "take back":
             deployed = self.deployed()
-            self.learner.go_back_to(deployed.critic, deployed.adapter or {})
+            self.learner.go_back_to(deployed.critic, deployed.adapter or {}, deployed.beta)
         answer = self._offer(since, ruling) if ruling.says == "accept" else ruling
         self.standing.write(self.folder)
         return answer
@@ -250,7 +250,8 @@ class Track:
             candidate = load_bundle(folder)
             ruling = self._on_candidate(candidate, folder)
             if ruling.says == "accept":
-                self.learner.go_back_to(candidate.critic, candidate.adapter or self._model.adapter_state())
+                adapter = candidate.adapter or self._model.adapter_state()
+                self.learner.go_back_to(candidate.critic, adapter, candidate.beta)
         except ModelError as error:
             return Ruling("reject", f"cannot be taken up: {error}")
         if ruling.says == "accept":
@@ -292,7 +293,7 @@ class Track:
             self._start_from(beginning)
 
     def _start_from(self, beginning: Beginning) -> None:
-        self.learner.start_from(beginning.critic, beginning.adapter)
+        self.learner.start_from(beginning.critic, beginning.adapter, beginning.beta)
         if beginning.skill_id:  # what the store has is what a newer version is compared with
             folder = next_bundle(self.bundles)
             self.learner.export(folder, {"wording": self.wording})

@@ -131,7 +131,8 @@ class Tracks:
 
     def _best(self, before: Track, first: int, skills: Sequence[Beginning]) -> tuple[Beginning, str]:
         deployed, own = before.deployed(), before.standing.skill_id
-        learned = Beginning(deployed.critic, deployed.adapter, parents=(own,), why="begins with what it had learned")
+        why = "begins with what it had learned"
+        learned = Beginning(deployed.critic, deployed.adapter, parents=(own,), why=why, beta=deployed.beta)
         beginnings = [self._start(), learned, *(each for each in skills if own not in each.parents)]
         errors = misfits([each.critic for each in beginnings], before.learner, first)
         best = beginnings[int(errors.argmin())]

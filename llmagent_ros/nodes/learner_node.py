@@ -462,14 +462,15 @@ def _start(path: str, meta: Path, model: LanguageModel) -> Beginning:
     if folder is None:
         return Beginning(why="begins with the initial adapter")
     try:
-        critic, adapter = usable(load_bundle(folder), model)
+        bundle = load_bundle(folder)
+        critic, adapter = usable(bundle, model)
     except ModelError as error:
         if path:
             raise
         return Beginning(why=f"begins with the initial adapter: {error}")  # it is another process's
     if path and critic is None and adapter is None:
         raise ModelError(f"start {path}: made for another base model or prompt")
-    return Beginning(critic, adapter, why=f"begins with {folder}")
+    return Beginning(critic, adapter, why=f"begins with {folder}", beta=bundle.beta)
 
 
 def main() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -107,6 +108,12 @@ def _check_causal(name: str, model: Any) -> None:
     output = model(input_ids=token, use_cache=True, logits_to_keep=1)
     if not getattr(getattr(output, "past_key_values", None), "layers", None):
         raise ModelError(f"model {name!r}: {type(model).__name__} is no causal language model with a key-value cache")
+
+
+def attention_window(config: Any) -> float:
+    """How many tokens back every layer of a model sees at least; infinite where all see everything."""
+    values = (getattr(config, key, None) for key in ("sliding_window", "window_size", "attention_chunk_size"))
+    return min((value for value in values if isinstance(value, int) and value > 0), default=math.inf)
 
 
 def chat_template(tokenizer: Any, name: str) -> tuple[str, str]:

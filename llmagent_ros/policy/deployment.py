@@ -72,6 +72,8 @@ def read_deployment(
         raise ModelError(f"{path}: disagreement {disagreement!r}; valid: a finite number from 0 on")
     try:
         if bundle.adapter is not None:
+            if otherwise := bundle.acts_otherwise(model.adapter_config()):
+                raise ModelError(f"its adapter acts otherwise than the model's: {', '.join(otherwise)}")
             model.check_adapter_state(bundle.adapter)
         critic = build_critic(bundle.critic).to(model.device) if bundle.critic else None
     except ModelError as error:

@@ -131,7 +131,8 @@ class LanguageModel:
         self._merged = MergedCopy(self._plain, self.model, ADAPTER)
         self._scorer = PhraseScorer(self._tokenize_phrases())
         try:
-            self._scorer.choose_way(self._plain, self.read(["nothing seen. did nothing.", "clear."]))
+            reading = self.read(["nothing seen. did nothing.", "clear."])
+            self._scorer.choose_way(self._plain, reading, config.max_tokens)
         except ModelError as error:
             raise ModelError(f"{name}: {error}") from error
         self._below = self._below_last_layer()
@@ -241,7 +242,7 @@ class LanguageModel:
         """The adapter's parameters by the names that PEFT gives them in files; asking PEFT at each swap is slow."""
         mark = f".{ADAPTER}."
         found = {n.replace(mark, "."): p for n, p in self.model.named_parameters() if mark in n}
-        if set(found) != set(get_peft_model_state_dict(self.model, adapter_name=ADAPTER)):
+        if set(found) != set(get_peft_model_state_dict(self.model, adapter_name=ADAPTER, save_embedding_layers=False)):
             raise ModelError(f"target_modules {self.config.target_modules!r}: only linear layers can be adapted")
         return found
 

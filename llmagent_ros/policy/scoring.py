@@ -10,6 +10,7 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from llmagent_ros.errors import ModelError
+from llmagent_ros.policy.base_model import attention_window
 from llmagent_ros.policy.phrase_tokens import PhraseTokens
 
 KeysAndValues = tuple[tuple[Tensor, Tensor], ...]  # of each layer, each (B, heads, tokens, size)
@@ -55,8 +56,15 @@ class PhraseScorer:
         return self._in_one_pass(model, reading) if self.way == "in one pass" else self._by_cache(model, reading)
 
     @torch.no_grad()
-    def choose_way(self, model: Any, reading: Reading) -> None:
-        """By whether a model heeds the attention mask: both ways then give the same for prompts that differ."""
+    def choose_way(self, model: Any, reading: Reading, most_tokens: int) -> None:
+        """By whether a model heeds the attention mask: both ways then give the same for prompts that differ.
+
+        Args:
+            most_tokens: that a prompt may have; a mask of ours has no window, so all of it must be seen.
+        """
+        if attention_window(model.config) < most_tokens + self._phrases.ids.shape[1]:
+            self.way = "by cache"
+            return
         expected = self._by_cache(model, reading)
         try:
             at_once = self._in_one_pass(model, reading)

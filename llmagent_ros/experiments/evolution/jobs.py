@@ -131,7 +131,7 @@ def _go_on(trainer: Trainer, mixed: Path, steps: int) -> None:
         trainer.learner.updates = int(trainer.config.learner.updates_per_step * len(trainer.replay))
     if mixed.exists():
         bundle = load_bundle(mixed)
-        trainer.learner.go_back_to(bundle.critic, bundle.adapter or {})
+        trainer.learner.go_back_to(bundle.critic, bundle.adapter or {}, bundle.beta)
 
 
 # --- evaluate, mixture ------------------------------------------------------------------------------------

@@ -77,8 +77,8 @@ class Learner:
         self._adapter = model.adapter_parameters()
         self._actor_optimiser = torch.optim.AdamW(self._adapter, lr=config.actor_learning_rate, weight_decay=0.0)
         self._deployed = model.adapter_state()
-        self._good = (self.average.state(), dict(self._deployed))
         self.beta = config.beta  # temperature of the policy now
+        self._good = (self.average.state(), dict(self._deployed), self.beta)
         self.updates = 0
         self.actor_updates = 0
         self._scaled = config.feature_floor is None  # whether the critic's scale of features is fixed
@@ -117,8 +117,12 @@ class Learner:
                 self.beta = beta
         self.deploy()
 
-    def go_back_to(self, critic: Mapping[str, Tensor], adapter: Mapping[str, Tensor]) -> None:
+    def go_back_to(
+        self, critic: Mapping[str, Tensor], adapter: Mapping[str, Tensor], beta: float | None = None
+    ) -> None:
         """Learns on from an earlier state, with the data that it has; the optimisers begin anew.
+
+        beta: see `start_from`.
 
         Raises:
             ModelError: the tensors do not fit.
@@ -126,7 +130,9 @@ class Learner:
         self.average.load_state(critic)
         self.model.load_adapter_state(adapter)
         self._scaled = True  # the scale of features that the critic was learned with holds, also before a first update
-        self._good = (self.average.state(), self.model.adapter_state())
+        if beta is not None and self.config.target_entropy:
+            self.beta = beta
+        self._good = (self.average.state(), self.model.adapter_state(), self.beta)
         self._deployed = dict(self._good[1])
         self._go_back()
 
@@ -198,6 +204,7 @@ class Learner:
         for critic in (self.critic, self._target, self.average):
             critic.standardise(features.to(_device(critic)), self.config.feature_floor)
         self._scaled = True
+        self._good = (self.average.state(), *self._good[1:])  # the scale stays, also where learning goes back
 
     def _update_critic(self) -> dict[str, float]:
         loss, stats = self.critic_loss()
@@ -350,11 +357,12 @@ class Learner:
         optimiser.step()
 
     def _go_back(self) -> None:
-        for critic in (self.critic, self._target, self.average):
-            critic.load_state(self._good[0])
-        self.model.load_adapter_state(self._good[1])
-        for each in (self._critic_optimiser, self._actor_optimiser):
-            each.state.clear()  # moments that the bad steps went into
+        critic, adapter, self.beta = self._good
+        for each in (self.critic, self._target, self.average):
+            each.load_state(critic)
+        self.model.load_adapter_state(adapter)
+        for optimiser in (self._critic_optimiser, self._actor_optimiser):
+            optimiser.state.clear()  # moments that the bad steps went into
 
     def _check_finite(self) -> None:
         """What is written or deployed is looked at once more, whatever the losses said."""
@@ -377,17 +385,17 @@ class Learner:
         """
         self._check_finite()
         self._deployed = self.model.adapter_state()
-        self._good = (self.average.state(), dict(self._deployed))
+        self._good = (self.average.state(), dict(self._deployed), self.beta)
 
     def export(self, folder: Path, meta: Mapping[str, Any] | None = None) -> str:
         """Writes critic and adapter as a bundle, which counts as deployed from now on; returns its digest."""
         self.deploy()
-        critic, adapter = self._good
+        critic, adapter, beta = self._good
         facts = {
             "base_digest": self.model.base_digest,
             "feature_digest": self.model.feature_digest,
             "phrases": list(self.model.phrases),
-            "beta": self.beta,
+            "beta": beta,
             "disagreement": self.config.disagreement,
             "env_steps": len(self.replay),
             "updates": self.updates,
@@ -418,6 +426,7 @@ class Learner:
             "target": self._target.state(),
             "average": self.average.state(),
             "adapter": self.model.adapter_state(),
+            "good": self._good[0],
         }
         tensors = {f"{part}/{name}": tensor for part, state in modules.items() for name, tensor in state.items()}
         tensors |= {f"deployed/{name}": tensor for name, tensor in self._deployed.items()}
@@ -428,6 +437,7 @@ class Learner:
             "updates": self.updates,
             "actor_updates": self.actor_updates,
             "beta": self.beta,
+            "good_beta": self._good[2],
             "scaled": self._scaled,
             "lessons": self.lessons,
             "random": self._rng.bit_generator.state,
@@ -452,11 +462,12 @@ class Learner:
         self.average.load_state(part(tensors, "average"))
         self.model.load_adapter_state(part(tensors, "adapter"))
         self._deployed = part(tensors, "deployed")
-        self._good = (self.average.state(), dict(self._deployed))
+        self.beta = float(facts["beta"])
+        good = part(tensors, "good") or self.average.state()  # of before it was kept
+        self._good = (good, dict(self._deployed), float(facts.get("good_beta", self.beta)))
         for name, optimiser in (("critic", self._critic_optimiser), ("actor", self._actor_optimiser)):
             load_optimiser(part(tensors, f"{name}_optimiser"), optimiser)
         self.updates, self.actor_updates = facts["updates"], facts["actor_updates"]
-        self.beta = float(facts["beta"])
         self._scaled = bool(facts.get("scaled", self.updates > 0))
         self.lessons = tuple(facts.get("lessons", ()))
         self._rng.bit_generator.state = facts["random"]

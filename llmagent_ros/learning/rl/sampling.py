@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -53,19 +53,16 @@ class NStepBatch:
     with m <= n the steps that there are: fewer than n where the episode terminates, is truncated (the state after it is
     bootstrapped from all the same), has a gap, changes its task, or is not stored any further.
 
-    Later actions are those of the behaviour; for another policy they bias the return. `cut` shortens the traces where
-    the learner finds that the actions deviate (Watkins's cut, or a ratio of the window's probabilities as in Retrace).
+    Later actions are those of the behaviour; for another policy they bias the return.
 
     Attributes:
-        window: the single steps. gamma: discount of one step.
-        scene_id: text id of the state, (B,). action: vocabulary index, (B,).
+        window: the single steps. scene_id: text id of the state, (B,). action: vocabulary index, (B,).
         log_probability: of it under the behaviour, (B,). task: label id, (B,). source: its code, (B,).
         returns: float32, (B,). bootstrap_id: text id of the state after m steps, (B,).
         discount: float32, (B,). steps: m, (B,).
     """
 
     window: Window
-    gamma: float
     scene_id: IntArray
     action: IntArray
     log_probability: FloatArray
@@ -83,19 +80,6 @@ class NStepBatch:
     def demonstration(self) -> BoolArray:
         """Whether a person or a script chose the (first) action, (B,)."""
         return np.asarray(self.source != 0)
-
-    def cut(self, keep: BoolArray) -> NStepBatch:
-        """The same samples, each ended before its first step that `keep` (B, n) refuses; the first one always stays."""
-        if keep.shape != self.window.mask.shape:
-            raise ConfigError(f"keep: shape {keep.shape}, expected {self.window.mask.shape}")
-        kept = np.concatenate([np.ones((len(self), 1), bool), keep[:, 1:]], axis=1)
-        mask = self.window.mask & np.logical_and.accumulate(kept, axis=1)
-        masked = {  # a field of shape (B, n) loses what the mask no longer covers
-            field.name: np.where(mask, value, np.zeros((), value.dtype))
-            for field in fields(Window)
-            if (value := getattr(self.window, field.name)).ndim == 2
-        }
-        return n_step_batch(replace(self.window, **masked), self.gamma)
 
 
 def check_sampling(batch_size: int, n_step: int, gamma: float, demo_share: float | None) -> None:
@@ -174,7 +158,6 @@ def n_step_batch(window: Window, gamma: float) -> NStepBatch:
     returns = (window.rewards.astype(np.float64) * window.mask) @ powers
     return NStepBatch(
         window=window,
-        gamma=gamma,
         scene_id=window.scene_ids[:, 0],
         action=window.actions[:, 0],
         log_probability=window.log_probabilities[:, 0],

@@ -106,6 +106,7 @@ def beginning_from_message(message: BeginningMessage, model: AdaptedModel) -> Be
         skill_id=message.ids[0] if same else "",
         record=Record(message.successes, message.attempts) if same else None,
         why=message.why,
+        beta=bundles[0].beta if len(bundles) == 1 else None,
     )
 
 
@@ -124,7 +125,7 @@ def beginning_from_skill(message: SkillMessage, model: AdaptedModel) -> Beginnin
     if critic is None:
         return None
     why = f"begins with {message.description!r} ({message.id})"
-    return Beginning(critic, adapter, parents=(message.id,), why=why)
+    return Beginning(critic, adapter, parents=(message.id,), why=why, beta=bundle.beta)
 
 
 def offer_to_request(offer: Offer, contract: str) -> StoreSkill.Request:
