@@ -82,9 +82,10 @@ class Bundle:
         return float(value) if isinstance(value, int | float) and 0.0 < value < math.inf else None
 
     def acts_otherwise(self, config: Mapping[str, Any]) -> list[str]:
-        """The keys of a LoraConfig in which its adapter's differs so that the same tensors would do something else."""
+        """Where its adapter's LoraConfig differs from another so that the same tensors would do something else."""
         own = self.adapter_config if self.adapter is not None else config
-        return [f"{key} {own.get(key)!r}" for key in _ACTING if own.get(key) != config.get(key)]
+        pairs = ((key, own.get(key), config.get(key)) for key in _ACTING)
+        return [f"{key} {its!r}, not {other!r}" for key, its, other in pairs if its != other]
 
 
 def save_bundle(

@@ -159,7 +159,7 @@ def of_phrases_that_are_none(workshop: Workshop) -> tuple[Path, str, str]:
 
 def of_another_rank(workshop: Workshop) -> tuple[Path, str, str]:
     folder = workshop.make(workshop.narrow)
-    return folder, bundle_digest(folder), "adapter does not fit the model"
+    return folder, bundle_digest(folder), "acts otherwise than the model's: r 2, not 16; lora_alpha 4, not 32"
 
 
 def of_another_critic(workshop: Workshop) -> tuple[Path, str, str]:

@@ -697,10 +697,10 @@ def test_an_adapter_that_would_act_otherwise_is_not_begun_with(bench: Bench, tmp
     bundle = load_bundle(tmp_path / "bundle")
     assert usable(bundle, learner.model)[1] is not None
     stronger = tiny_language_model(bench.base, ACTIONS, alpha=16)
-    assert bundle.acts_otherwise(stronger.adapter_config()) == ["lora_alpha 8"]
+    assert bundle.acts_otherwise(stronger.adapter_config()) == ["lora_alpha 8, not 16"]
     critic, adapter = usable(bundle, stronger)
     assert critic is not None and adapter is None
-    with pytest.raises(ModelError, match="its adapter acts otherwise than the model's: lora_alpha 8"):
+    with pytest.raises(ModelError, match="its adapter acts otherwise than the model's: lora_alpha 8, not 16"):
         read_deployment(tmp_path / "bundle", stronger, build_critic)
 
 

@@ -73,7 +73,7 @@ def read_deployment(
     try:
         if bundle.adapter is not None:
             if otherwise := bundle.acts_otherwise(model.adapter_config()):
-                raise ModelError(f"its adapter acts otherwise than the model's: {', '.join(otherwise)}")
+                raise ModelError(f"its adapter acts otherwise than the model's: {'; '.join(otherwise)}")
             model.check_adapter_state(bundle.adapter)
         critic = build_critic(bundle.critic).to(model.device) if bundle.critic else None
     except ModelError as error:
