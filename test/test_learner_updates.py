@@ -698,10 +698,13 @@ def test_an_adapter_that_would_act_otherwise_is_not_begun_with(bench: Bench, tmp
     assert usable(bundle, learner.model)[1] is not None
     stronger = tiny_language_model(bench.base, ACTIONS, alpha=16)
     assert bundle.acts_otherwise(stronger.adapter_config()) == ["lora_alpha 8, not 16"]
-    critic, adapter = usable(bundle, stronger)
-    assert critic is not None and adapter is None
-    with pytest.raises(ModelError, match="its adapter acts otherwise than the model's: lora_alpha 8, not 16"):
-        read_deployment(tmp_path / "bundle", stronger, build_critic)
+    began = Learner(learner.config, learner.replay, stronger)
+    for begin in (
+        lambda: read_deployment(tmp_path / "bundle", stronger, build_critic),
+        lambda: start_with(began, tmp_path / "bundle"),
+    ):
+        with pytest.raises(ModelError, match="bundle: its adapter acts otherwise .*: lora_alpha 8, not 16"):
+            begin()
 
 
 def test_a_broken_adapter_goes_back_to_the_last_good_state(bench: Bench) -> None:

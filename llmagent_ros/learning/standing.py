@@ -47,10 +47,16 @@ class Beginning:
 
 def usable(bundle: Bundle, model: AdaptedModel) -> tuple[Mapping[str, Tensor] | None, Mapping[str, Tensor] | None]:
     """What of a bundle can be begun with: the critic, on the same features and phrases, and the adapter, on the same
-    base, and where it acts as the model's own would."""
+    base.
+
+    Raises:
+        ModelError: an adapter on the same base acts otherwise than the model's own.
+    """
     meta = bundle.meta
     fits = (meta.get("feature_digest"), meta.get("phrases")) == (model.feature_digest, list(model.phrases))
-    same = bundle.base_digest == model.base_digest and not bundle.acts_otherwise(model.adapter_config())
+    same = bundle.base_digest == model.base_digest
+    if same and (otherwise := bundle.acts_otherwise(model.adapter_config())):
+        raise ModelError(f"its adapter acts otherwise than the model's: {'; '.join(otherwise)}")
     return (bundle.critic or None) if fits else None, bundle.adapter if same else None
 
 
@@ -63,7 +69,10 @@ def start_with(learner: Learner, path: Path) -> Bundle:
     bundle = load_bundle(path)
     if bundle.meta.get("feature_digest") != learner.model.feature_digest:
         raise ModelError(f"{path}: made for another base model or prompt")
-    learner.start_from(*usable(bundle, learner.model), bundle.beta)
+    try:
+        learner.start_from(*usable(bundle, learner.model), bundle.beta)
+    except ModelError as error:
+        raise ModelError(f"{path}: {error}") from error
     return bundle
 
 
