@@ -703,7 +703,7 @@ def test_an_adapter_that_would_act_otherwise_is_not_begun_with(bench: Bench, tmp
         lambda: read_deployment(tmp_path / "bundle", stronger, build_critic),
         lambda: start_with(began, tmp_path / "bundle"),
     ):
-        with pytest.raises(ModelError, match="bundle: its adapter acts otherwise .*: lora_alpha 8, not 16"):
+        with pytest.raises(ModelError, match=r"bundle: its adapter acts otherwise .*: lora_alpha 8, not 16"):
             begin()
 
 
