@@ -22,7 +22,7 @@ from llmagent_ros.errors import ConfigError, DivergenceError
 from llmagent_ros.experiments import evaluation, runs
 from llmagent_ros.experiments.environments import MAX_STEPS, EnvironmentSpec, learner_settings, make_environment
 from llmagent_ros.experiments.evaluation import HELD_OUT_SEED, EpisodeResult, evaluate, figures
-from llmagent_ros.experiments.exploration import FIRST_SEED
+from llmagent_ros.experiments.exploration import FIRST_SEED, explore
 from llmagent_ros.experiments.training import TRAINING_SEEDS, TrainConfig, Trainer
 from llmagent_ros.recording.decision_rows import DECISIONS
 from llmagent_ros.recording.episodes import EPISODES, read_episodes
@@ -182,6 +182,13 @@ def test_random_steps_of_a_teacher_are_stored_and_not_imitated(lake: str, tmp_pa
         trainer.close()
     assert shown == stored if noise == 0.0 else 0.4 * stored < shown < 0.8 * stored
     assert sources == ({Source.SCRIPT} if noise == 0.0 else {Source.SCRIPT, Source.POLICY})
+
+
+def test_a_log_shows_every_step_also_where_phrases_are_held(lake: str) -> None:
+    every = list(explore(EnvironmentSpec(lake), 0, 50))
+    Path(lake).write_text(LAKE + "hold: 3\n")
+    assert make_environment(EnvironmentSpec(lake)).get_wrapper_attr("hold") == 3
+    assert list(explore(EnvironmentSpec(lake), 0, 50)) == every
 
 
 def test_another_robot_needs_a_run_of_a_robot(lake: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

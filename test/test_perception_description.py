@@ -170,6 +170,17 @@ def test_history_success_and_reward_pass_through() -> None:
     assert env.step(0)[-1]["success"] is False
 
 
+def test_a_phrase_that_is_held_is_said_once_and_ends_with_the_episode() -> None:
+    inner = Told(spaces.Discrete(4), spaces.Discrete(2), length=5)
+    env = DescribedText(inner, described(inner, history=2, success_return=5, hold=3))
+    env.reset(seed=0)
+    scene, reward, terminated, _, _ = env.step(1)
+    assert scene.endswith("did do 1.") and reward == 3.0 and not terminated
+    scene, reward, terminated, _, info = env.step(0)
+    assert scene.endswith("did do 1, do 0.") and reward == 2.0 and terminated and info["success"] is True
+    assert inner.taken == [1, 1, 1, 0, 0]
+
+
 @pytest.mark.parametrize(
     ("changes", "problem"),
     [

@@ -9,7 +9,7 @@ import numpy as np
 
 from llmagent_ros.experiments.environments import EnvironmentSpec, make_environment
 from llmagent_ros.experiments.families import load_family
-from llmagent_ros.perception.gymnasium_text import TextEnvironment
+from llmagent_ros.perception.gymnasium_text import DescribedText, TextEnvironment
 from llmagent_ros.policy.logs import LoggedStep, write_log
 from llmagent_ros.simulation.env import NavigateEnv
 
@@ -28,6 +28,8 @@ def explore(spec: EnvironmentSpec, shard: int, steps: int) -> Iterator[LoggedSte
     rng = np.random.default_rng(FIRST_SEED + shard)
     count = 0
     vary = _varying(env)
+    if isinstance(env, DescribedText):
+        env.hold = 1  # a log shows every step
     try:
         vary(rng)
         scene, _ = env.reset(seed=FIRST_SEED + shard)

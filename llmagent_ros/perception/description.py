@@ -96,6 +96,7 @@ class EnvironmentDescription:
         parts: one for each number of the flattened observation, in its order.
         actions: one phrase for each action, in the order of the action space.
         history: how many of the last actions are said.
+        hold: steps of the environment that one phrase lasts (frame skip); their rewards add up.
         reward_scale: rewards are multiplied by it for the learner, so that returns are about 1.
         success_return: undiscounted return (as the environment gives it) from which an episode is a success.
         teacher_noise: share of the steps of a scripted teacher in which a random action is done in place of its own.
@@ -110,6 +111,7 @@ class EnvironmentDescription:
     arguments: dict[str, Any] = Field(default_factory=dict)
     factors: tuple[Annotated[int, Field(gt=0)], ...] = ()
     history: Annotated[int, Field(ge=0, le=16)] = 0
+    hold: Annotated[int, Field(ge=1, le=100)] = 1
     reward_scale: Positive = 1.0
     success_return: Annotated[float, Field(allow_inf_nan=False)] | None = None
     teacher_noise: Annotated[float, Field(ge=0, lt=1)] = 0.0

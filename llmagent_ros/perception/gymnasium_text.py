@@ -75,6 +75,9 @@ class TextEnvironment(gym.Wrapper[str, Any, Any, Any]):
 class DescribedText(TextEnvironment):
     """Any environment whose observations are numbers, said as its description tells.
 
+    Attributes:
+        hold: steps of the environment that one phrase lasts; their rewards add up.
+
     Raises:
         ConfigError: the description does not fit the environment; `origin` names it.
     """
@@ -85,6 +88,7 @@ class DescribedText(TextEnvironment):
         super().__init__(env, description.actions, description.reward_scale, mirror, f"gymnasium_{name}")
         self.description = description
         self.task = description.task
+        self.hold = description.hold
         self._done: deque[str] = deque(maxlen=description.history)
         self._return = 0.0
 
@@ -95,15 +99,19 @@ class DescribedText(TextEnvironment):
         return self._say(observation), info
 
     def step(self, action: Any) -> tuple[str, SupportsFloat, bool, bool, dict[str, Any]]:
-        inner = action_of(int(action), self.env.action_space)
-        observation, reward, terminated, truncated, info = self.env.step(inner)
+        inner, total = action_of(int(action), self.env.action_space), 0.0
+        for _ in range(self.hold):
+            observation, reward, terminated, truncated, info = self.env.step(inner)
+            total += float(reward)
+            if terminated or truncated:
+                break
         self._done.append(self.phrases[int(action)])
-        self._return += float(reward)
+        self._return += total
         if terminated or truncated:
             least = self.description.success_return
             reason = "truncated" if truncated else "terminated"
             info = {"reason": reason, **info, "success": least is not None and self._return >= least}
-        return self._say(observation), float(reward), bool(terminated), bool(truncated), info
+        return self._say(observation), total, bool(terminated), bool(truncated), info
 
     def _say(self, observation: Any) -> str:
         self.observation = observation

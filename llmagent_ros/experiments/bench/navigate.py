@@ -28,10 +28,10 @@ from llmagent_ros.recording.plot import plot_curves
 
 ENVIRONMENT, LANDER = "navigate", "LunarLander-v3"
 GOAL = Goal(EnvironmentSpec(ENVIRONMENT), "success", 0.90, every=2000)
-LANDER_GOAL = Goal(EnvironmentSpec(LANDER), "return_mean", 200.0, every=5000, following=2)
+LANDER_GOAL = Goal(EnvironmentSpec(LANDER), "return_mean", 200.0, every=2500, following=2)
 LANDS = f"{OURS} LunarLander"
 STEPS = 20_000  # the floor of steps_to_90
-LANDER_STEPS = 100_000
+LANDER_STEPS = 30_000  # phrases, of which each is held for three steps of the environment
 PEER_EVERY = 4000
 PEER_STEPS = 24_000  # a peer that has not reached the goal by then counts as never reaching it
 PEER_TEMPERATURES = (0.0, 1.0)  # greedy, and as it explores; the better one counts
