@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import subprocess
 import sys
 from contextlib import suppress
@@ -72,6 +73,23 @@ def test_the_scripted_person_reaches_what_is_asked_for() -> None:
     assert reached >= 5
 
 
+def test_a_person_who_does_not_see_it_looks_for_it_and_not_for_ever() -> None:
+    simulator = Simulator(CONTRACT, TASK, seed=7)
+    simulator.reset()
+    assert simulator.world is not None
+    person = ScriptedOperator(CONTRACT, TASK, simulator.world_config, simulator.world, by_phrases=True)
+    (x, y, yaw), turned = simulator.pose(), 0.0
+    ahead = person.velocity((x, y, yaw))
+    assert ahead.linear, "who sees it drives"
+    assert person.velocity((x, y, yaw), look=0.5) == CONTRACT.command("turn left")
+    assert person.velocity((x, y, yaw), look=-2.0) == CONTRACT.command("turn right")
+    while not person.velocity((x, y, yaw + turned), look=0.5).linear:
+        turned += 0.4
+        assert turned < 20, "never driven on"
+    assert turned > math.tau
+    simulator.close()
+
+
 def test_the_worlds_of_a_seed_are_those_of_its_simulator() -> None:
     simulator = Simulator(CONTRACT, TASK, seed=11)
     for number in range(3):
@@ -90,7 +108,7 @@ def test_a_graph_that_fails_is_told_with_its_last_words(
 ) -> None:
     monkeypatch.setattr(demos, "ENVIRONMENT", "no_such_task")
     with pytest.raises(LlmAgentError, match=r"launch.log ends with: .*no_such_task"):
-        demos.teach(tmp_path, 0, lambda text: None, episodes=1)
+        demos.teach(tmp_path, 0, lambda text: None, demos.Person(), episodes=1)
 
 
 def test_a_person_teaches_by_joystick(
@@ -99,7 +117,7 @@ def test_a_person_teaches_by_joystick(
     said: list[str] = []
     left = tmp_path / "run" / "bags" / "interrupted"
     left.mkdir(parents=True)
-    taught = demos.teach(tmp_path, demos._FIRST_SEED + 2, said.append, episodes=1)
+    taught = demos.teach(tmp_path, demos._FIRST_SEED + 2, said.append, demos.Person(), episodes=1)
     steps = list(kept_transitions(taught / "bags"))
     assert not left.exists(), "a run that was interrupted is begun anew"
     assert steps and all(step.source == Source.HUMAN for step in steps)
@@ -109,9 +127,11 @@ def test_a_person_teaches_by_joystick(
     assert said == [f"1 episodes driven: 1 reached, {len(steps)} steps by the person"]
     with monkeypatch.context() as patched:
         patched.setattr(demos, "GraphProcesses", None)
-        assert demos.teach(tmp_path, demos._FIRST_SEED + 2, said.append, episodes=1) == taught, "it is made once"
-        with pytest.raises(TypeError):  # other words would start another graph
-            demos.teach(tmp_path, demos._FIRST_SEED + 3, said.append, episodes=1)
+        again = demos.teach(tmp_path, demos._FIRST_SEED + 2, said.append, demos.Person(), episodes=1)
+        assert again == taught, "it is made once"
+        for seed, person in ((3, demos.Person()), (2, demos.Person(view="room")), (2, demos.Person(by_phrases=False))):
+            with pytest.raises(TypeError):  # other words would start another graph
+                demos.teach(tmp_path, demos._FIRST_SEED + seed, said.append, person, episodes=1)
 
 
 def test_processes_end_with_the_one_that_is_killed(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import pytest
 from llmagent_ros.contract import load_contract
 from llmagent_ros.experiments.environments import EnvironmentSpec, make_environment
 from llmagent_ros.perception.gymnasium_text import NumericObservations
-from llmagent_ros.perception.numbers import SceneNumbers
+from llmagent_ros.perception.numbers import SceneNumbers, where_to_look
 
 CONTRACT = load_contract("sim_diffdrive")
 PLAIN = dataclasses.replace(CONTRACT, scene=dataclasses.replace(CONTRACT.scene, effects=False))
@@ -51,6 +51,22 @@ def test_where_one_that_is_not_seen_may_be() -> None:
     numbers = NUMBERS("go to it. red ball not seen, maybe left 90 at 2.0. blue pillar right 90 at 1.0 before.")
     assert numbers[:5] == pytest.approx([0, 0, 0, 1, 0.4], abs=1e-6)
     assert numbers[5:10] == pytest.approx([0, 1, 0, -1, 0.2], abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("said", "degrees"),
+    [
+        ("not seen, maybe left 90 at 2.0", 90),
+        ("not seen, maybe right 30 at 0.4", -30),
+        ("not seen, maybe ahead at 0.4", 0),
+        ("not seen", 0),
+        ("unknown", 0),
+        ("left 40 at 1.0", 0),
+        ("left 40 at 1.0 before", 0),
+    ],
+)
+def test_where_to_look(said: str, degrees: float) -> None:
+    assert math.degrees(where_to_look(NUMBERS(f"go to it. red ball {said}."))) == pytest.approx(degrees, abs=1e-4)
 
 
 def test_the_instruction_is_not_taken_for_an_object() -> None:

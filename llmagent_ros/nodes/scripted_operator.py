@@ -1,15 +1,17 @@
-"""A scripted person at a joystick, who sees the whole room, for benchmarks of what demonstrations are worth.
+"""A scripted person at a joystick, for benchmarks of what demonstrations are worth.
 
     python -m llmagent_ros.nodes.scripted_operator --ros-args -p task:=navigate -p seed:=0
 
 holds the dead-man of teleop and drives the robot of `sim_node` to the target of each episode. It draws the worlds of
-the simulator's seed again, and knows by the odometry of a new episode in which of them the robot stands.
+the simulator's seed again, and knows by the odometry of a new episode in which of them the robot stands. What is to be
+reached it looks for with the robot's camera all the same, before it drives there: of a person who sees more than the
+robot does, the robot learns to turn its back on what it has not found.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Annotated
+from typing import Annotated, Literal
 
 import numpy as np
 from nav_msgs.msg import Odometry
@@ -18,11 +20,12 @@ from pydantic.dataclasses import dataclass
 from rclpy.clock import Clock, ClockType
 from sensor_msgs.msg import Joy
 
-from llmagent_interfaces.msg import Task
+from llmagent_interfaces.msg import Scene, Task
 from llmagent_ros.contract import load_mobile_contract
 from llmagent_ros.nodes import process, qos
 from llmagent_ros.nodes.base import Node
 from llmagent_ros.nodes.parameters import parameters
+from llmagent_ros.perception.numbers import SceneNumbers, where_to_look
 from llmagent_ros.simulation.driving import Pose, ScriptedOperator
 from llmagent_ros.simulation.simulator import world_of_episode
 from llmagent_ros.simulation.task import load_task
@@ -42,6 +45,7 @@ class ScriptedOperatorConfig:
     Attributes:
         robot, task, seed: those of the simulator. rate: Hz at which the sticks are moved.
         unsteadiness: standard deviation of the sticks' deflections. teach: that of teleop.
+        view: robot: they look for what they are to reach through its camera. room: they see it from where they stand.
     """
 
     robot: str = "sim_diffdrive"
@@ -50,10 +54,11 @@ class ScriptedOperatorConfig:
     rate: Annotated[float, Field(ge=5, le=100)] = 20.0
     unsteadiness: Annotated[float, Field(ge=0, le=1)] = 0.05
     teach: bool = False
+    view: Literal["robot", "room"] = "robot"
 
 
 class ScriptedOperatorNode(Node):
-    """Subscribes task and odometry, publishes joy."""
+    """Subscribes task, odometry and, with the robot's view, scene; publishes joy."""
 
     def __init__(self) -> None:
         super().__init__("scripted_operator", automatically_declare_parameters_from_overrides=True)
@@ -67,14 +72,21 @@ class ScriptedOperatorNode(Node):
         self._task_id = ""
         self._pose: Pose | None = None
         self._operator: ScriptedOperator | None = None
+        self._numbers, self._look = SceneNumbers(self._contract), 0.0
         self._publisher = self.create_publisher(Joy, "joy", qos.COMMAND)
         self.create_subscription(Task, "task", self._on_task, qos.LATEST)
+        if self._config.view == "robot":
+            self.create_subscription(Scene, "scene", self._on_scene, qos.COMMAND)
         self.create_subscription(Odometry, self._contract.sensors.odom.topic, self._on_odometry, qos.SENSOR)
         self.create_timer(1.0 / self._config.rate, self._tick, clock=Clock(clock_type=ClockType.STEADY_TIME))
 
     def _on_task(self, message: Task) -> None:
         if message.id != self._task_id:
-            self._task_id, self._operator, self._pose = message.id, None, None
+            self._task_id, self._operator, self._pose, self._look = message.id, None, None, 0.0
+
+    def _on_scene(self, message: Scene) -> None:
+        if message.task_id == self._task_id:
+            self._look = where_to_look(self._numbers(message.text))
 
     def _on_odometry(self, message: Odometry) -> None:
         place, turned = message.pose.pose.position, message.pose.pose.orientation
@@ -86,7 +98,7 @@ class ScriptedOperatorNode(Node):
         if self._pose is not None and self._task_id:
             self._operator = self._operator or self._look_around(self._pose)
             if self._operator is not None:
-                velocity = self._operator.velocity(self._pose)
+                velocity = self._operator.velocity(self._pose, self._look)
         self._publisher.publish(self._held(velocity))
 
     def _look_around(self, pose: Pose) -> ScriptedOperator | None:

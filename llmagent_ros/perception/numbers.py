@@ -95,6 +95,17 @@ class SceneNumbers:
         return [*(float(phrase == one) for one in phrases), float(linear or 0), float(turning or 0)][: self._of_action]
 
 
+def where_to_look(numbers: FloatArray) -> float:
+    """Bearing, rad, of where the object may be that the task names; 0 when it is seen, remembered or ahead, or when
+    that is not told.
+
+    Args:
+        numbers: of a scene, as `SceneNumbers` gives them.
+    """
+    seen, remembered, cosine, sine = (float(value) for value in numbers[:4])
+    return 0.0 if seen or remembered else math.atan2(sine, cosine)
+
+
 def _distances(found: re.Match[str] | None, count: int, limit: float) -> list[float]:
     if found is None:
         return [-1.0] * count

@@ -19,6 +19,7 @@ MARGIN = 0.12  # m
 TURN_COST = 0.25  # m of way that a radian off its direction counts as
 DANGER_COST = 20.0  # m of way that a m closer to something than the margin counts as
 _IMAGINED = 8  # pieces that two control periods are imagined in
+_LOOKING = 10.0  # rad that a person turns in an episode to look for something, before they drive on
 _LINEAR = (-0.5, 0.0, 0.3, 0.6, 0.85)  # of the contract's limits
 _ANGULAR = (-0.8, -0.5, -0.2, 0.0, 0.2, 0.5, 0.8)
 
@@ -73,6 +74,21 @@ class ScriptedOperator:
         if by_phrases:
             self._velocities = [contract.command(phrase) for phrase in contract.phrases]
 
-    def velocity(self, pose: Pose) -> Velocity:
-        """What to do at a pose."""
+        self._turns = [velocity for velocity in self._velocities if not velocity.linear]
+        self._looked = 0.0  # rad
+        self._yaw = math.nan  # at the last look, nan while driving
+
+    def velocity(self, pose: Pose, look: float = 0.0) -> Velocity:
+        """What to do at a pose.
+
+        Args:
+            look: bearing, rad, of where one should look who sees through the robot's camera and not yet what is to be
+                reached; 0 for one who sees it, or needs not. First they turn there.
+        """
+        if look and self._looked < _LOOKING:
+            if not math.isnan(self._yaw):
+                self._looked += abs(math.remainder(pose[2] - self._yaw, math.tau))
+            self._yaw = pose[2]
+            return max(self._turns, key=lambda velocity: velocity.angular * math.copysign(1.0, look))
+        self._yaw = math.nan
         return min(self._velocities, key=lambda velocity: self._way.cost(velocity, pose))

@@ -30,7 +30,8 @@ ENVIRONMENT = "navigate"
 GOAL = Goal(EnvironmentSpec(ENVIRONMENT), "success", 0.9, every=250, following=3)
 STEPS = 8000  # at most
 EPISODES = 10  # driven by a person
-WITHOUT, FREELY = "no demonstrations", "freely driven"
+WITHOUT, FREELY, ROOM = "no demonstrations", "freely driven", "seeing the room"
+_FOLDERS = {OURS: "teleop", FREELY: "freely", ROOM: "room"}
 _FIRST_SEED = 5_000_000  # of the worlds in which a person drives; runs and evaluations have others
 _LONGEST = 1200.0  # s that the driving may take
 _LEAST = 0.9  # share of the steps that must be the person's, who may take over a little after the start
@@ -58,7 +59,7 @@ def methods() -> list[str]:
 
 
 def ablations() -> list[str]:
-    return [FREELY]
+    return [FREELY, ROOM]
 
 
 def measure(method: str, seed: int, steps: int, scratch: Path, say: Say) -> dict[str, Any]:
@@ -67,18 +68,32 @@ def measure(method: str, seed: int, steps: int, scratch: Path, say: Say) -> dict
     config = runs.make_config(ENVIRONMENT, {"steps": steps, "seed": seed}, "bench demos")
     if method == WITHOUT:
         return our_curve(GOAL, config, out, say)
-    by_phrases = method != FREELY
-    name = "teleop" if by_phrases else "freely"
-    taught = teach(scratch / f"demos-{name}-{seed}", _FIRST_SEED + seed, say, by_phrases=by_phrases)
+    person = {OURS: Person(), FREELY: Person(by_phrases=False), ROOM: Person(view="room")}[method]
+    taught = teach(scratch / f"demos-{_FOLDERS[method]}-{seed}", _FIRST_SEED + seed, say, person)
     store(out / REPLAY, kept_transitions(taught / "bags"), load_contract(config.robot).phrases)
     return {**our_curve(GOAL, config, out, say), "taught": _facts(taught)}
 
 
-def teach(folder: Path, seed: int, say: Say, episodes: int = EPISODES, *, by_phrases: bool = True) -> Path:
-    """Lets the scripted person drive in the real graph; the folder of that run, which is made once for the same words.
+@dataclasses.dataclass(frozen=True)
+class Person:
+    """How the scripted person drives.
 
-    Args:
+    Attributes:
         by_phrases: as with `teach:=true`; else the sticks' velocities pass as they are.
+        view: see the scripted operator.
+    """
+
+    by_phrases: bool = True
+    view: str = "robot"
+
+    @property
+    def words(self) -> tuple[str, str]:
+        """Arguments, of teleop too and of the operator alone."""
+        return f"teach:={str(self.by_phrases).lower()}", f"view:={self.view}"
+
+
+def teach(folder: Path, seed: int, say: Say, person: Person, episodes: int = EPISODES) -> Path:
+    """Lets the scripted person drive in the real graph; the folder of that run, which is made once for the same words.
 
     Raises:
         LlmAgentError: the graph fails, the driving takes too long, or it was not the person who drove.
@@ -87,15 +102,15 @@ def teach(folder: Path, seed: int, say: Say, episodes: int = EPISODES, *, by_phr
     # the guard does not keep the robot from what it may bump into, as when it learns: a person looks for themselves
     world = ["mode:=realtime", "learn:=false", "record:=true", "collision_check:=false", "headless:=true"]
     words = [*world, "console:=false", f"task:={ENVIRONMENT}", f"seed:={seed}", f"episodes:={episodes}"]
-    mode = f"teach:={str(by_phrases).lower()}"
-    done, told = folder / "done", " ".join([*words, mode])
+    mode, view = person.words
+    done, told = folder / "done", " ".join([*words, mode, view])
     if done.exists() and done.read_text(encoding="utf-8") == told:
         return out
     done.unlink(missing_ok=True)
     shutil.rmtree(out, ignore_errors=True)  # one that was interrupted would go on in worlds that nobody knows
     with GraphProcesses(folder) as graph:
         launch = graph.run("launch", "-m", "llmagent_ros.cli.main", "launch", "sim.launch.xml", *words, f"out:={out}")
-        hand = ["-p", f"task:={ENVIRONMENT}", "-p", f"seed:={seed}", "-p", mode]
+        hand = ["-p", f"task:={ENVIRONMENT}", "-p", f"seed:={seed}", "-p", mode, "-p", view]
         graph.run("teleop", "-m", "llmagent_ros.cli.main", "launch", "teleop.launch.xml", "use_sim_time:=true", mode)
         graph.run("operator", "-m", "llmagent_ros.nodes.scripted_operator", "--ros-args", *hand)
         if not graph.wait(lambda: launch.poll() is not None, _LONGEST, every=1.0):
@@ -124,7 +139,8 @@ def _facts(taught: Path) -> dict[str, int]:
 
 def draw(results: Results, path: Path) -> None:
     """Every seed's learning curve."""
-    names = {OURS: f"{EPISODES} teleoperated episodes", WITHOUT: WITHOUT, FREELY: f"the same, {FREELY}"}
+    shown = f"{EPISODES} teleoperated episodes"
+    names = {OURS: shown, WITHOUT: WITHOUT, FREELY: f"the same, {FREELY}", ROOM: f"the same, {ROOM}"}
     curves = {
         name: [[(p["env_steps"], p[GOAL.key]) for p in run["curve"]] for run in results.of(method)]
         for method, name in names.items()
@@ -143,8 +159,12 @@ def read(results: Results) -> tuple[dict[str, dict[str, Any]], dict[str, dict[st
         "steps_to_90": _steps(list(alone.values())),
         "taught_steps": [run["taught"]["steps"] for run in shown.values()],
     }
-    freely = {FREELY: entries(FIGURES, {"steps_to_90_demos": _steps(results.of(FREELY))})}
-    return entries(FIGURES, values), freely if results.of(FREELY) else {}
+    others = {
+        name: entries(FIGURES, {"steps_to_90_demos": _steps(results.of(name))})
+        for name in (FREELY, ROOM)
+        if results.of(name)
+    }
+    return entries(FIGURES, values), others
 
 
 def _steps(measured: Sequence[Mapping[str, Any]]) -> list[float | None]:
