@@ -4,8 +4,7 @@
 
 holds the dead-man of teleop and drives the robot of `sim_node` to the target of each episode. It draws the worlds of
 the simulator's seed again, and knows by the odometry of a new episode in which of them the robot stands. What is to be
-reached it looks for with the robot's camera all the same, before it drives there: of a person who sees more than the
-robot does, the robot learns to turn its back on what it has not found.
+reached it looks for with the robot's camera all the same, before it drives there, as one does who is not in the room.
 """
 
 from __future__ import annotations
