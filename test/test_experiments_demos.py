@@ -17,6 +17,7 @@ from llmagent_ros.errors import ConfigError, LlmAgentError
 from llmagent_ros.experiments.bench import demos
 from llmagent_ros.experiments.bench.results import OURS, Results
 from llmagent_ros.experiments.recordings.transitions import kept_transitions
+from llmagent_ros.perception.numbers import SceneNumbers, where_to_look
 from llmagent_ros.simulation.driving import ScriptedOperator, check_drivable
 from llmagent_ros.simulation.simulator import Simulator, world_of_episode
 from llmagent_ros.simulation.task import load_task
@@ -117,19 +118,22 @@ def test_a_person_teaches_by_joystick(
     said: list[str] = []
     left = tmp_path / "run" / "bags" / "interrupted"
     left.mkdir(parents=True)
-    taught = demos.teach(tmp_path, demos._FIRST_SEED + 2, said.append, demos.Person(), episodes=1)
+    taught = demos.teach(tmp_path, demos._FIRST_SEED + 3, said.append, demos.Person(), episodes=1)
     steps = list(kept_transitions(taught / "bags"))
     assert not left.exists(), "a run that was interrupted is begun anew"
-    assert steps and all(step.source == Source.HUMAN for step in steps)
-    moved = [step for step in steps if step.action == "forward"]
+    by_hand = [step for step in steps if step.source == Source.HUMAN]
+    assert by_hand == steps[-len(by_hand) :], "the person, once there, drives to the end"
+    moved = [step for step in by_hand if step.action == "forward"]
     assert moved and all("turning 0.0" in last_effect(step.next_scene) for step in moved[1:]), "it did what it says"
+    looking = [step.action for step in by_hand[1:] if where_to_look(SceneNumbers(CONTRACT)(step.scene))]
+    assert "turn right" in looking and "turn left" not in looking, "where the robot has not looked; it stands left"
     assert steps[-1].terminated and steps[-1].reward > 0.5, "the target was reached"
-    assert said == [f"1 episodes driven: 1 reached, {len(steps)} steps by the person"]
+    assert said == [f"1 episodes driven: 1 reached, {len(by_hand)} steps by the person"]
     with monkeypatch.context() as patched:
         patched.setattr(demos, "GraphProcesses", None)
-        again = demos.teach(tmp_path, demos._FIRST_SEED + 2, said.append, demos.Person(), episodes=1)
+        again = demos.teach(tmp_path, demos._FIRST_SEED + 3, said.append, demos.Person(), episodes=1)
         assert again == taught, "it is made once"
-        for seed, person in ((3, demos.Person()), (2, demos.Person(view="room")), (2, demos.Person(by_phrases=False))):
+        for seed, person in ((2, demos.Person()), (3, demos.Person(view="room")), (3, demos.Person(by_phrases=False))):
             with pytest.raises(TypeError):  # other words would start another graph
                 demos.teach(tmp_path, demos._FIRST_SEED + seed, said.append, person, episodes=1)
 

@@ -6,11 +6,9 @@ import time
 from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
-from nav_msgs.msg import Odometry
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 from rclpy.clock import Clock, ClockType
-from sensor_msgs.msg import CameraInfo, Image, JointState, LaserScan
 
 from llmagent_interfaces.msg import Decision, Scene, Task
 from llmagent_ros.contract import load_contract
@@ -20,18 +18,11 @@ from llmagent_ros.nodes.base import Node
 from llmagent_ros.nodes.diagnostics import Diagnostics
 from llmagent_ros.nodes.parameters import parameters
 from llmagent_ros.nodes.wire import decisions
+from llmagent_ros.nodes.wire.sensors import MESSAGES
 from llmagent_ros.nodes.wire.stamps import key, to_seconds
-from llmagent_ros.perception import intake as sensor_types
 from llmagent_ros.perception.intake import Arrival, SensorIntake, sensor_topics
 
 REPORT_PERIOD = 1.0  # s of wall time between two diagnostics
-_MESSAGES = {
-    sensor_types.SCAN: LaserScan,
-    sensor_types.ODOMETRY: Odometry,
-    sensor_types.JOINTS: JointState,
-    sensor_types.IMAGE: Image,
-    sensor_types.INFO: CameraInfo,
-}
 
 
 @dataclass(config=ConfigDict(extra="forbid"), frozen=True)
@@ -82,7 +73,7 @@ class PerceptionNode(Node):
         for topic in sensor_topics(self._contract):
             # in lockstep one lost reading would halt the world
             profile = qos.RELIABLE_SENSOR if self._config.mode == "lockstep" else qos.of(topic.qos)
-            subscribe(_MESSAGES[topic.type], topic.topic, self._taker(topic.type), profile)
+            subscribe(MESSAGES[topic.type], topic.topic, self._taker(topic.type), profile)
         subscribe(Task, "task", self._on_task, qos.LATEST)
         subscribe(Decision, "decision", self._on_decision, qos.COMMAND)
 

@@ -4,13 +4,15 @@
 
 holds the dead-man of teleop and drives the robot of `sim_node` to the target of each episode. It draws the worlds of
 the simulator's seed again, and knows by the odometry of a new episode in which of them the robot stands. What is to be
-reached it looks for with the robot's camera all the same, before it drives there, as one does who is not in the room.
+reached it looks for with the robot's camera all the same, before it drives there, as one does who is not in the room:
+it watches all readings, not only those that the robot decides on.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Annotated, Literal
+from collections.abc import Callable
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from nav_msgs.msg import Odometry
@@ -19,11 +21,13 @@ from pydantic.dataclasses import dataclass
 from rclpy.clock import Clock, ClockType
 from sensor_msgs.msg import Joy
 
-from llmagent_interfaces.msg import Scene, Task
+from llmagent_interfaces.msg import Task
 from llmagent_ros.contract import load_mobile_contract
 from llmagent_ros.nodes import process, qos
 from llmagent_ros.nodes.base import Node
 from llmagent_ros.nodes.parameters import parameters
+from llmagent_ros.nodes.wire.sensors import MESSAGES
+from llmagent_ros.perception import intake
 from llmagent_ros.perception.numbers import SceneNumbers, where_to_look
 from llmagent_ros.simulation.driving import Pose, ScriptedOperator
 from llmagent_ros.simulation.simulator import world_of_episode
@@ -57,7 +61,7 @@ class ScriptedOperatorConfig:
 
 
 class ScriptedOperatorNode(Node):
-    """Subscribes task, odometry and, with the robot's view, scene; publishes joy."""
+    """Subscribes task, odometry and, with the robot's view, all that perception does; publishes joy."""
 
     def __init__(self) -> None:
         super().__init__("scripted_operator", automatically_declare_parameters_from_overrides=True)
@@ -71,21 +75,28 @@ class ScriptedOperatorNode(Node):
         self._task_id = ""
         self._pose: Pose | None = None
         self._operator: ScriptedOperator | None = None
+        self._intake = intake.SensorIntake(self._contract, "realtime")
         self._numbers, self._look = SceneNumbers(self._contract), 0.0
         self._publisher = self.create_publisher(Joy, "joy", qos.COMMAND)
         self.create_subscription(Task, "task", self._on_task, qos.LATEST)
         if self._config.view == "robot":
-            self.create_subscription(Scene, "scene", self._on_scene, qos.COMMAND)
+            for topic in intake.sensor_topics(self._contract):
+                self.create_subscription(MESSAGES[topic.type], topic.topic, self._taker(topic.type), qos.SENSOR)
         self.create_subscription(Odometry, self._contract.sensors.odom.topic, self._on_odometry, qos.SENSOR)
         self.create_timer(1.0 / self._config.rate, self._tick, clock=Clock(clock_type=ClockType.STEADY_TIME))
 
     def _on_task(self, message: Task) -> None:
         if message.id != self._task_id:
             self._task_id, self._operator, self._pose, self._look = message.id, None, None, 0.0
+            self._intake.begin(message.instruction)
 
-    def _on_scene(self, message: Scene) -> None:
-        if message.task_id == self._task_id:
-            self._look = where_to_look(self._numbers(message.text))
+    def _taker(self, type_name: str) -> Callable[[Any], None]:
+        def take(message: Any) -> None:
+            arrival = self._intake.take(type_name, message)
+            if arrival is not None and arrival.sensor == "camera" and self._task_id:
+                self._look = where_to_look(self._numbers(self._intake.scene(arrival.stamp).text))
+
+        return take
 
     def _on_odometry(self, message: Odometry) -> None:
         place, turned = message.pose.pose.position, message.pose.pose.orientation

@@ -19,9 +19,11 @@ from llmagent_ros.messages import (
     velocity_from_message,
 )
 from llmagent_ros.nodes.wire.stamps import header
+from llmagent_ros.perception import intake
 from llmagent_ros.types import CameraImage, JointState, LaserScan, Odometry, Velocity
 
 __all__ = [
+    "MESSAGES",
     "image_from_messages",
     "image_to_messages",
     "joints_from_message",
@@ -33,6 +35,15 @@ __all__ = [
     "velocity_from_message",
     "velocity_to_message",
 ]
+
+MESSAGES = {
+    intake.SCAN: LaserScanMessage,
+    intake.ODOMETRY: OdometryMessage,
+    intake.JOINTS: JointStateMessage,
+    intake.IMAGE: Image,
+    intake.INFO: CameraInfo,
+}
+"""By the name of its type, each message that perception takes."""
 
 
 def scan_to_message(scan: LaserScan, frame: str) -> LaserScanMessage:
