@@ -8,7 +8,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -219,6 +219,13 @@ class Lesson:
     def __str__(self) -> str:
         """For a person: "clear ahead under 0.3: not forward (4 of 6)"."""
         return f"{self.text} ({self.support:.3g} of {self.evidence:.3g})"
+
+
+class Place(NamedTuple):
+    """Seen from the base: bearing in rad, left positive, and distance in m."""
+
+    bearing: float
+    distance: float
 
 
 @dataclass(frozen=True)

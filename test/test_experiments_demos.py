@@ -18,10 +18,11 @@ from llmagent_ros.experiments.bench import demos
 from llmagent_ros.experiments.bench.results import OURS, Results
 from llmagent_ros.experiments.recordings.transitions import kept_transitions
 from llmagent_ros.perception.numbers import SceneNumbers, where_to_look
-from llmagent_ros.simulation.driving import ScriptedOperator, check_drivable
+from llmagent_ros.simulation.driving import ScriptedOperator, WayAhead, check_drivable
 from llmagent_ros.simulation.simulator import Simulator, world_of_episode
 from llmagent_ros.simulation.task import load_task
-from llmagent_ros.types import Source
+from llmagent_ros.simulation.world import Body, World, WorldConfig
+from llmagent_ros.types import Place, Source
 
 CONTRACT, TASK = load_mobile_contract("sim_diffdrive"), load_task("navigate")
 
@@ -33,6 +34,10 @@ def run(*curve: tuple[int, float], **values: Any) -> dict[str, Any]:
 def last_effect(scene: str) -> str:
     """What came of the last action, as the scene says it."""
     return scene.rpartition(", ")[2]
+
+
+def look(scene: str) -> Place | None:
+    return where_to_look(SceneNumbers(CONTRACT)(scene), CONTRACT.scene.max_clearance)
 
 
 def test_ratios_by_hand(tmp_path: Path) -> None:
@@ -82,13 +87,39 @@ def test_a_person_who_does_not_see_it_looks_for_it_and_not_for_ever() -> None:
     (x, y, yaw), turned = simulator.pose(), 0.0
     ahead = person.velocity((x, y, yaw))
     assert ahead.linear, "who sees it drives"
-    assert person.velocity((x, y, yaw), look=0.5) == CONTRACT.command("turn left")
-    assert person.velocity((x, y, yaw), look=-2.0) == CONTRACT.command("turn right")
-    while not person.velocity((x, y, yaw + turned), look=0.5).linear:
+    assert person.velocity((x, y, yaw), Place(0.7, 2.0)) == CONTRACT.command("turn left")
+    assert person.velocity((x, y, yaw), Place(-2.0, 2.0)) == CONTRACT.command("turn right")
+    while not person.velocity((x, y, yaw + turned), Place(0.7, 2.0)).linear:
         turned += 0.4
         assert turned < 20, "never driven on"
     assert turned > math.tau
     simulator.close()
+
+
+def test_a_person_goes_to_a_place_that_turning_does_not_show() -> None:
+    """Round a pillar, and not to the object, which stands elsewhere."""
+    config = WorldConfig(world="empty", size=(8.0, 8.0))
+    ball, pillar = Body(3.0, 3.0, 0.25, "red ball"), Body(-1.0, 0.0, 0.3)
+    world = World((-2.5, 0.0, 0.0), (pillar,), (ball,), "red ball")
+    person, (x, y, yaw) = ScriptedOperator(CONTRACT, TASK, config, world, by_phrases=True), world.start
+    place, nearest = (1.5, 0.0), math.inf
+    for _ in range(40):
+        dx, dy = place[0] - x, place[1] - y
+        seen = Place(math.remainder(math.atan2(dy, dx) - yaw, math.tau), math.hypot(dx, dy))
+        velocity = person.velocity((x, y, yaw), seen)
+        for _ in range(10):
+            yaw += velocity.angular * CONTRACT.control_period / 10
+            x += velocity.linear * CONTRACT.control_period / 10 * math.cos(yaw)
+            y += velocity.linear * CONTRACT.control_period / 10 * math.sin(yaw)
+        nearest = min(nearest, math.hypot(x - pillar.x, y - pillar.y) - pillar.radius)
+        if math.dist((x, y), place) < 0.6:
+            break
+    assert math.dist((x, y), place) < 0.6 and nearest > CONTRACT.footprint_radius
+    walled = World(world.start, (Body(0.0, 3.5, 0.1), Body(2.0, 2.0, 1.4)), (ball,), "red ball")
+    there = Body(2.0, 2.0, 0.0)
+    assert not WayAhead(CONTRACT, TASK, config, walled, there).exists, "it stands in something"
+    lost, pose = ScriptedOperator(CONTRACT, TASK, config, walled), (0.0, 0.0, math.pi / 4)
+    assert lost.velocity(pose, Place(0.0, math.hypot(2.0, 2.0))) == lost.velocity(pose), "then to what is known"
 
 
 def test_the_worlds_of_a_seed_are_those_of_its_simulator() -> None:
@@ -125,7 +156,7 @@ def test_a_person_teaches_by_joystick(
     assert by_hand == steps[-len(by_hand) :], "the person, once there, drives to the end"
     moved = [step for step in by_hand if step.action == "forward"]
     assert moved and all("turning 0.0" in last_effect(step.next_scene) for step in moved[1:]), "it did what it says"
-    looking = [step.action for step in by_hand[1:] if where_to_look(SceneNumbers(CONTRACT)(step.scene))]
+    looking = [step.action for step in by_hand[1:] if look(step.scene) is not None]
     assert "turn right" in looking and "turn left" not in looking, "where the robot has not looked; it stands left"
     assert steps[-1].terminated and steps[-1].reward > 0.5, "the target was reached"
     assert said == [f"1 episodes driven: 1 reached, {len(by_hand)} steps by the person"]

@@ -253,6 +253,8 @@ def test_success_is_measured_after_so_many_episodes(few: str, tmp_path: Path) ->
     assert [point["episodes"] for point in points] == [0, 2] and points[0]["env_steps"] == 0 < points[1]["env_steps"]
     again = adapt(config, tmp_path / "run", (0, 2), 2, lambda line: None)  # as after an interruption
     assert again == points
+    ended = adapt(config, tmp_path / "run", (0, 2), 2, lambda line: None, lambda told: told[-1]["env_steps"] == 0)
+    assert ended == points[:1]
 
 
 def test_figures_of_an_episode(few: str, tmp_path: Path) -> None:

@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 from llmagent_ros import config
 from llmagent_ros.contract import CameraSensor, load_contract
 from llmagent_ros.geometry import Mount
-from llmagent_ros.perception.coverage import CameraCoverage, Place
+from llmagent_ros.perception.coverage import CameraCoverage
 from llmagent_ros.perception.perception import Perception
 from llmagent_ros.simulation.physics import Physics
 from llmagent_ros.simulation.world import Body, World, WorldConfig
-from llmagent_ros.types import CameraImage, LaserScan, Odometry
+from llmagent_ros.types import CameraImage, LaserScan, Odometry, Place
 
 CONTRACT = load_contract("sim_diffdrive")
 ROOM = config.build(WorldConfig, {"world": "room", "size": [6.0, 6.0]}, "room")

@@ -54,19 +54,22 @@ def test_where_one_that_is_not_seen_may_be() -> None:
 
 
 @pytest.mark.parametrize(
-    ("said", "degrees"),
+    ("said", "degrees", "distance"),
     [
-        ("not seen, maybe left 90 at 2.0", 90),
-        ("not seen, maybe right 30 at 0.4", -30),
-        ("not seen, maybe ahead at 0.4", 0),
-        ("not seen", 0),
-        ("unknown", 0),
-        ("left 40 at 1.0", 0),
-        ("left 40 at 1.0 before", 0),
+        ("not seen, maybe left 90 at 2.0", 90, 2.0),
+        ("not seen, maybe right 30 at 0.4", -30, 0.4),
+        ("not seen, maybe ahead at 6.1", 0, 6.1),
     ],
 )
-def test_where_to_look(said: str, degrees: float) -> None:
-    assert math.degrees(where_to_look(NUMBERS(f"go to it. red ball {said}."))) == pytest.approx(degrees, abs=1e-4)
+def test_where_to_look(said: str, degrees: float, distance: float) -> None:
+    place = where_to_look(NUMBERS(f"go to it. red ball {said}."), CONTRACT.scene.max_clearance)
+    assert place is not None
+    assert (math.degrees(place.bearing), place.distance) == pytest.approx((degrees, distance), abs=1e-4)
+
+
+@pytest.mark.parametrize("said", ["not seen", "unknown", "left 40 at 1.0", "left 40 at 1.0 before"])
+def test_nowhere_to_look(said: str) -> None:
+    assert where_to_look(NUMBERS(f"go to it. red ball {said}."), CONTRACT.scene.max_clearance) is None
 
 
 def test_the_instruction_is_not_taken_for_an_object() -> None:

@@ -30,7 +30,12 @@ def adaptation_config(
 
 
 def adapt(
-    config: TrainConfig, out: Path, after: Sequence[int], episodes: int, say: Callable[[str], None]
+    config: TrainConfig,
+    out: Path,
+    after: Sequence[int],
+    episodes: int,
+    say: Callable[[str], None],
+    ends: Callable[[Sequence[dict[str, float]]], bool] = lambda points: False,
 ) -> list[dict[str, float]]:
     """Learns on for some episodes.
 
@@ -38,9 +43,10 @@ def adapt(
         out: folder of the run; what is there of one that was interrupted is made again.
         after: numbers of episodes after which success is measured, rising.
         episodes: of each measurement, on held-out seeds.
+        ends: whether nothing more need be known after these measurements.
 
     Returns:
-        For each of `after`: episodes, env_steps, success.
+        For each of `after`, until it ends: episodes, env_steps, success.
     """
     shutil.rmtree(out, ignore_errors=True)
     trainer = Trainer(config, out)
@@ -53,6 +59,8 @@ def adapt(
             success = figures(results)["success"]
             points.append({"episodes": count, "env_steps": trainer.env_steps, "success": success})
             say(f"{config.environment}: {success:.2f} after {count} episodes, {trainer.env_steps} steps")
+            if ends(points):
+                break
     finally:
         trainer.close()
     return points

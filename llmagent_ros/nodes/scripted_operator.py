@@ -34,7 +34,7 @@ from llmagent_ros.simulation.simulator import world_of_episode
 from llmagent_ros.simulation.task import load_task
 from llmagent_ros.simulation.world import load_world
 from llmagent_ros.teleop.joystick import JoystickConfig
-from llmagent_ros.types import Velocity
+from llmagent_ros.types import Place, Velocity
 
 _NEAR = 0.3  # m from a world's start within which a robot at the beginning of an episode stands in it
 _AHEAD = 3  # worlds beyond the next one that are looked at
@@ -76,7 +76,8 @@ class ScriptedOperatorNode(Node):
         self._pose: Pose | None = None
         self._operator: ScriptedOperator | None = None
         self._intake = intake.SensorIntake(self._contract, "realtime")
-        self._numbers, self._look = SceneNumbers(self._contract), 0.0
+        self._numbers = SceneNumbers(self._contract)
+        self._look: Place | None = None
         self._publisher = self.create_publisher(Joy, "joy", qos.COMMAND)
         self.create_subscription(Task, "task", self._on_task, qos.LATEST)
         if self._config.view == "robot":
@@ -87,14 +88,15 @@ class ScriptedOperatorNode(Node):
 
     def _on_task(self, message: Task) -> None:
         if message.id != self._task_id:
-            self._task_id, self._operator, self._pose, self._look = message.id, None, None, 0.0
+            self._task_id, self._operator, self._pose, self._look = message.id, None, None, None
             self._intake.begin(message.instruction)
 
     def _taker(self, type_name: str) -> Callable[[Any], None]:
         def take(message: Any) -> None:
             arrival = self._intake.take(type_name, message)
             if arrival is not None and arrival.sensor == "camera" and self._task_id:
-                self._look = where_to_look(self._numbers(self._intake.scene(arrival.stamp).text))
+                numbers = self._numbers(self._intake.scene(arrival.stamp).text)
+                self._look = where_to_look(numbers, self._contract.scene.max_clearance)
 
         return take
 

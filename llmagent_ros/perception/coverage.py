@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import cmath
 import math
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from llmagent_ros.contract import CameraSensor, wrap_angle
 from llmagent_ros.geometry import CENTRE, Mount, told_from_base
-from llmagent_ros.types import CameraImage, LaserScan, Odometry
+from llmagent_ros.types import CameraImage, LaserScan, Odometry, Place
 
 CELL = 0.25  # m, of the grid in the odometry frame
 _STEP = CELL / 2  # m between two places on a ray
@@ -28,13 +27,6 @@ _SIDE = 1 << 20  # cells from the origin of the odometry, 260 km, that keys tell
 
 _Point = tuple[float, float]  # m, in the odometry frame
 _Array = NDArray[np.float64]
-
-
-class Place(NamedTuple):
-    """Seen from the base: bearing in rad, left positive, and distance in m."""
-
-    bearing: float
-    distance: float
 
 
 class CameraCoverage:

@@ -9,7 +9,7 @@ import numpy as np
 
 from llmagent_ros.contract import MobileContract
 from llmagent_ros.perception.text import UNKNOWN
-from llmagent_ros.types import FloatArray
+from llmagent_ros.types import FloatArray, Place
 
 _PLACE = r"(ahead|left (\d+)|right (\d+)) at (\d+(?:\.\d+)?)"
 _OBJECT_NUMBERS = 5
@@ -95,15 +95,16 @@ class SceneNumbers:
         return [*(float(phrase == one) for one in phrases), float(linear or 0), float(turning or 0)][: self._of_action]
 
 
-def where_to_look(numbers: FloatArray) -> float:
-    """Bearing, rad, of where the object may be that the task names; 0 when it is seen, remembered or ahead, or when
-    that is not told.
+def where_to_look(numbers: FloatArray, max_clearance: float) -> Place | None:
+    """Where the object may be that the task names; None when it is seen or remembered, or when that is not told.
 
     Args:
-        numbers: of a scene, as `SceneNumbers` gives them.
+        numbers: of a scene, as `SceneNumbers` gives them. max_clearance: of the contract, m.
     """
-    seen, remembered, cosine, sine = (float(value) for value in numbers[:4])
-    return 0.0 if seen or remembered else math.atan2(sine, cosine)
+    seen, remembered, cosine, sine, far = (float(value) for value in numbers[:_OBJECT_NUMBERS])
+    if seen or remembered or not far:
+        return None
+    return Place(math.atan2(sine, cosine), far * max_clearance)
 
 
 def _distances(found: re.Match[str] | None, count: int, limit: float) -> list[float]:

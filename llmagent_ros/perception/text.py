@@ -5,8 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 
-from llmagent_ros.perception.coverage import Place
-from llmagent_ros.types import SeenObject
+from llmagent_ros.types import Place, SeenObject
 
 UNKNOWN = "unknown"
 MAX_INSTRUCTION = 200  # characters; a longer one is cut, so that it cannot push the sensors out of the context

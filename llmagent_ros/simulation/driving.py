@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import itertools
 import math
+from dataclasses import dataclass
 
 from llmagent_ros.contract import MobileContract
 from llmagent_ros.errors import ConfigError
 from llmagent_ros.simulation.route import Route
 from llmagent_ros.simulation.task import TaskConfig
 from llmagent_ros.simulation.variation import Variation
-from llmagent_ros.simulation.world import World, WorldConfig
-from llmagent_ros.types import Velocity
+from llmagent_ros.simulation.world import Body, World, WorldConfig
+from llmagent_ros.types import Place, Velocity
 
 Pose = tuple[float, float, float]  # in the world's frame: m, m, rad
 
@@ -19,7 +20,9 @@ MARGIN = 0.12  # m
 TURN_COST = 0.25  # m of way that a radian off its direction counts as
 DANGER_COST = 20.0  # m of way that a m closer to something than the margin counts as
 _IMAGINED = 8  # pieces that two control periods are imagined in
-_LOOKING = 10.0  # rad that a person turns in an episode to look for something, before they drive on
+_LOOKING = 15.0  # rad and m together that a person moves in an episode to look for something
+_BESIDE = 0.6  # rad to the side from which on a person turns to look at something
+_ANOTHER = 0.5  # m from the place that a person goes to, from which on a place is another one
 _LINEAR = (-0.5, 0.0, 0.3, 0.6, 0.85)  # of the contract's limits
 _ANGULAR = (-0.8, -0.5, -0.2, 0.0, 0.2, 0.5, 0.8)
 
@@ -33,15 +36,30 @@ def check_drivable(task: TaskConfig) -> None:
 class WayAhead:
     """What velocities are worth in one world, on the shortest way that keeps clear of everything.
 
+    Args:
+        target: where to, if not to what the task asks for.
+
     Raises:
         ConfigError: see `check_drivable`.
     """
 
-    def __init__(self, contract: MobileContract, task: TaskConfig, config: WorldConfig, world: World) -> None:
+    def __init__(
+        self,
+        contract: MobileContract,
+        task: TaskConfig,
+        config: WorldConfig,
+        world: World,
+        target: Body | None = None,
+    ) -> None:
         check_drivable(task)
         self._contract = contract
         reach = 0.8 * task.reach  # a bit further than it has to
-        self._route = Route(config, world, contract.footprint_radius, reach, MARGIN)
+        self._route = Route(config, world, contract.footprint_radius, reach, MARGIN, target)
+
+    @property
+    def exists(self) -> bool:
+        """Whether one can get there at all."""
+        return self._route.exists
 
     def cost(self, velocity: Velocity, pose: Pose) -> float:
         """m of way left after two periods of it, and what turning towards the way and coming close count."""
@@ -67,7 +85,8 @@ class ScriptedOperator:
     def __init__(
         self, contract: MobileContract, task: TaskConfig, config: WorldConfig, world: World, *, by_phrases: bool = False
     ) -> None:
-        self._way = WayAhead(contract, task, config, world)
+        self._known = (contract, task, config, world)
+        self._way = WayAhead(*self._known)
         limits = contract.limits
         shares = itertools.product(_LINEAR, _ANGULAR)
         self._velocities = [Velocity(v * limits.linear, w * limits.angular) for v, w in shares if v or w]
@@ -75,20 +94,47 @@ class ScriptedOperator:
             self._velocities = [contract.command(phrase) for phrase in contract.phrases]
 
         self._turns = [velocity for velocity in self._velocities if not velocity.linear]
-        self._looked = 0.0  # rad
-        self._yaw = math.nan  # at the last look, nan while driving
+        self._looked = 0.0  # rad and m
+        self._at: Pose | None = None  # at the last look, None while driving
+        self._search: _Search | None = None
 
-    def velocity(self, pose: Pose, look: float = 0.0) -> Velocity:
+    def velocity(self, pose: Pose, look: Place | None = None) -> Velocity:
         """What to do at a pose.
 
         Args:
-            look: bearing, rad, of where one should look who sees through the robot's camera and not yet what is to be
-                reached; 0 for one who sees it, or needs not. First they turn there.
+            look: where to look next for what is to be reached, of one who sees through the robot's camera and does not
+                see it yet; None for one who sees it, or need not. First they turn to that place, then they go there.
         """
-        if look and self._looked < _LOOKING:
-            if not math.isnan(self._yaw):
-                self._looked += abs(math.remainder(pose[2] - self._yaw, math.tau))
-            self._yaw = pose[2]
-            return max(self._turns, key=lambda velocity: velocity.angular * math.copysign(1.0, look))
-        self._yaw = math.nan
-        return min(self._velocities, key=lambda velocity: self._way.cost(velocity, pose))
+        if look is None or self._looked > _LOOKING:
+            self._at = None
+            return self._along(self._way, pose)
+        if self._at is not None:
+            turned = abs(math.remainder(pose[2] - self._at[2], math.tau))
+            self._looked += turned + math.dist(pose[:2], self._at[:2])
+        self._at = pose
+        search = self._search_at(look, pose)
+        if search.faced or abs(look.bearing) <= _BESIDE:
+            search.faced = True  # there it was not, or one would see it
+            way = search.way
+            return self._along(way if way.exists else self._way, pose)
+        return max(self._turns, key=lambda velocity: velocity.angular * math.copysign(1.0, look.bearing))
+
+    def _along(self, way: WayAhead, pose: Pose) -> Velocity:
+        return min(self._velocities, key=lambda velocity: way.cost(velocity, pose))
+
+    def _search_at(self, look: Place, pose: Pose) -> _Search:
+        towards = pose[2] + look.bearing
+        x, y = pose[0] + look.distance * math.cos(towards), pose[1] + look.distance * math.sin(towards)
+        if self._search is None or math.dist((x, y), (self._search.x, self._search.y)) > _ANOTHER:
+            self._search = _Search(x, y, WayAhead(*self._known, Body(x, y, 0.0)))
+        return self._search
+
+
+@dataclass
+class _Search:
+    """A place, in the world's frame, that a person looks at, the way there, and whether they have turned to it."""
+
+    x: float
+    y: float
+    way: WayAhead
+    faced: bool = False

@@ -8,7 +8,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from llmagent_ros.simulation.world import GRID, World, WorldConfig, free_grid
+from llmagent_ros.simulation.world import GRID, Body, World, WorldConfig, free_grid
 
 _NEIGHBOURS = [(i, j, math.hypot(i, j)) for i in (-1, 0, 1) for j in (-1, 0, 1) if i or j]
 
@@ -19,10 +19,19 @@ class Route:
     Args:
         radius: of the robot, m. reach: m between its edge and the target's surface that count as reached.
         margin: m that the way keeps from everything besides.
+        target: what to reach, if not the world's.
     """
 
-    def __init__(self, config: WorldConfig, world: World, radius: float, reach: float, margin: float = 0.03) -> None:
-        target = world.object(world.target)
+    def __init__(
+        self,
+        config: WorldConfig,
+        world: World,
+        radius: float,
+        reach: float,
+        margin: float = 0.03,
+        target: Body | None = None,
+    ) -> None:
+        target = target or world.object(world.target)
         assert target is not None
         self._radius, self._bodies = radius, (*world.obstacles, *world.objects)
         self._half = (config.size[0] / 2, config.size[1] / 2)
@@ -30,6 +39,11 @@ class Route:
         xs, ys = ((np.arange(n) + 0.5) * GRID - half for n, half in zip(self._free.shape, self._half, strict=True))
         from_target = np.hypot(xs[:, None] - target.x, ys[None, :] - target.y)
         self._length = self._search(self._free & (from_target <= target.radius + radius + reach))
+
+    @property
+    def exists(self) -> bool:
+        """Whether there is a way from anywhere."""
+        return bool(np.isfinite(self._length).any())
 
     def length(self, x: float, y: float) -> float:
         """m from a position to where the target is reached; infinite where there is no way."""

@@ -12,6 +12,7 @@ import dataclasses
 import json
 import statistics
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,7 @@ STEPS = navigate.STEPS  # of the skill, and again of meta-learning
 EPISODES = 50  # of an evaluation
 AFTER = (0, 1, 2, 3, 5, 10)  # episodes of a change after which success is measured
 LONG = (*AFTER, 20, 30)  # the same of what it is compared with, which may need more
+FEW = 5  # of them, after which success is a figure
 SHARE = 0.9  # of the unchanged success, which counts as being able again
 WITHOUT, PLAIN = f"{OURS} without meta-learning", f"{OURS} without meta-learning and calibration"
 PPO = "ppo, fine-tuned"
@@ -81,12 +83,19 @@ def measure(method: str, seed: int, steps: int, scratch: Path, say: Say) -> dict
         known = out / "adapted.json"
         if not known.exists():
             config = adaptation_config(f"{FAMILY}{SEPARATOR}{name}", str(start), seed, calibrate=method != PLAIN)
-            points = adapt(config, out / "run", AFTER if method in METHODS else LONG, EPISODES, say)
+            after = AFTER if method in METHODS else LONG
+            known_all = partial(_known_all, goal=SHARE * measured["unchanged"])
+            points = adapt(config, out / "run", after, EPISODES, say, known_all)
             known.write_text(json.dumps(points), encoding="utf-8")
         measured["changes"][name] = json.loads(known.read_text(encoding="utf-8"))
     if method == OURS:
         measured["noticed"] = watch(str(skill), FAMILY, seed, folder / "watch", say)
     return measured
+
+
+def _known_all(points: Sequence[Mapping[str, float]], goal: float) -> bool:
+    """It could again, and success after a few episodes is known: what comes later is in no figure."""
+    return points[-1]["episodes"] >= FEW and any(point["success"] >= goal for point in points)
 
 
 def _meta_learned(method: str, seed: int, steps: int, scratch: Path, skill: str, say: Say) -> Path:
@@ -134,7 +143,7 @@ def _of(measured: Sequence[Mapping[str, Any]]) -> dict[str, list[float | None]]:
     return {
         "episodes_to_90": [_episodes_to(run) for run in measured],
         "success_after_5": [
-            statistics.fmean(_after(points, 5) for points in run["changes"].values()) for run in measured
+            statistics.fmean(_after(points, FEW) for points in run["changes"].values()) for run in measured
         ],
     }
 
