@@ -168,24 +168,24 @@ def test_a_curve_outlives_an_interruption(tmp_path: Path) -> None:
     from llmagent_ros.experiments.bench.learning import CURVE, Goal, our_curve
     from llmagent_ros.experiments.environments import EnvironmentSpec
 
-    goal = Goal(EnvironmentSpec("CartPole-v1"), "return_mean", 1000.0, every=400, episodes=2, following=1)
+    goal = Goal(EnvironmentSpec("CartPole-v1"), "return_mean", 1000.0, every=300, episodes=2, following=1)
     small = {"warmup": 5000, "critic": {"heads": 2, "width": 8}}
 
     def say(text: str) -> None:
-        if text.startswith("1,600") and not (tmp_path / "whole").exists():
+        if text.startswith("1,200") and not (tmp_path / "whole").exists():
             raise KeyboardInterrupt
 
     def config(steps: int) -> Any:
         return runs.make_config("CartPole-v1", {"steps": steps, "learner": small}, "test")
 
     with pytest.raises(KeyboardInterrupt):
-        our_curve(goal, config(2000), tmp_path / "parts", say)
+        our_curve(goal, config(1500), tmp_path / "parts", say)
     assert len(json.loads((tmp_path / "parts" / CURVE).read_text())) == 4
     (tmp_path / "whole").mkdir()
-    parts = our_curve(goal, config(2000), tmp_path / "parts", say)["curve"]
-    whole = our_curve(goal, config(2000), tmp_path / "whole", say)["curve"]
+    parts = our_curve(goal, config(1500), tmp_path / "parts", say)["curve"]
+    whole = our_curve(goal, config(1500), tmp_path / "whole", say)["curve"]
     told = [[(p["env_steps"], p["return_mean"]) for p in each] for each in (parts, whole)]
-    assert [steps for steps, _ in told[0]] == [400, 800, 1200, 1600, 2000]
+    assert [steps for steps, _ in told[0]] == [300, 600, 900, 1200, 1500]
     assert told[0] == told[1]
     minutes = [p["minutes"] for p in parts]
     assert minutes == sorted(minutes)

@@ -126,7 +126,7 @@ def test_all_methods_take_equal_steps(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 def test_the_graph_runs_beside_meta_learning_and_evolution(tmp_path: Path, reserved_domain: None) -> None:
-    told = missed_ticks(tmp_path, 0, "navigate", beside=True, episodes=4)
+    told = missed_ticks(tmp_path, 0, "navigate", beside=True, episodes=2)
     assert told["ticks"] > 0 and 0 <= told["missed_tick_share"] <= 1 and told["scene_to_command_ms"]["count"] > 0
     assert (tmp_path / "evolution" / "evolve.json").exists(), "it had begun"
 

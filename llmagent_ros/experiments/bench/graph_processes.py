@@ -17,7 +17,7 @@ import psutil
 from llmagent_ros.experiments.bench.domain import own_domain
 from llmagent_ros.launching.processes import die_with_parent
 
-_END = 20.0  # s for a launch to end by itself
+_END = 20.0  # s for all of them to end by themselves
 _LOOK = 0.05  # s between two looks at what has come
 _LINES = 15  # of a log that an error tells
 
@@ -81,15 +81,17 @@ class GraphProcesses:
 
     def close(self) -> None:
         """Ends every process, what the launch has started too."""
-        for process in reversed(self._processes):
-            below = processes_below(process.pid)
+        started = [(process, processes_below(process.pid)) for process in reversed(self._processes)]
+        for process, below in started:
             for child in below:  # a stopped one would not hear of the end
                 with suppress(psutil.NoSuchProcess):
                     child.send_signal(signal.SIGCONT)
             with suppress(ProcessLookupError):
                 process.send_signal(signal.SIGINT)
+        limit = time.monotonic() + _END
+        for process, below in started:
             try:
-                process.wait(_END)
+                process.wait(max(0.1, limit - time.monotonic()))
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
