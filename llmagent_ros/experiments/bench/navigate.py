@@ -23,7 +23,7 @@ from llmagent_ros.experiments.environments import BASE_ENVIRONMENTS, Environment
 from llmagent_ros.experiments.exploration import explore
 from llmagent_ros.experiments.training import BUNDLES
 from llmagent_ros.policy.language_model import LanguageModel
-from llmagent_ros.policy.text_losses import perplexities
+from llmagent_ros.policy.text_losses import SCENES, perplexities
 from llmagent_ros.recording.plot import plot_curves
 
 ENVIRONMENT, LANDER = "navigate", "LunarLander-v3"
@@ -45,6 +45,7 @@ FIGURES = (
     Figure("collisions_per_episode", "1/episode", "after 60 minutes", 0.02, 0.05, True),
     Figure("lunarlander_return", "return", "of LunarLander-v3, learned through LoRA and critic alone", 200),
     Figure("perplexity_rise", "share", "of unseen text of all environments, by its adapter", 0.05, None, True),
+    Figure("perplexity_rise_scenes", "share", "the same of all text but the phrases", lower=True),
     Figure("perplexity_rise_onwards", "share", "the same where it acts on what follows the phrase as well"),
 )
 # Nobody has published settings for this environment. DQN and QR-DQN take those of LunarLander, which like it has shaped
@@ -131,6 +132,7 @@ def read(results: Results) -> tuple[dict[str, dict[str, Any]], dict[str, dict[st
     ours = _of(results.of(OURS)) | {
         "lunarlander_return": [max(p["return_mean"] for p in run["curve"]) for run in landed],
         "perplexity_rise": [_rise(run["perplexity"], "adapted") for run in landed],
+        "perplexity_rise_scenes": [_rise(run["perplexity"], "adapted", SCENES) for run in landed],
         "perplexity_rise_onwards": [_rise(run["perplexity"], "onwards") for run in landed],
     }
     theirs = {name: entries(FIGURES, _of(results.of(name))) for name in _SETTINGS if results.of(name)}
@@ -150,7 +152,7 @@ def _within_the_hour(curve: Sequence[Mapping[str, float]]) -> Any:
     return next((point for point in reversed(curve) if point["minutes"] <= HOUR), None)
 
 
-def _rise(perplexities: Mapping[str, Mapping[str, float]], key: str) -> float:
+def _rise(perplexities: Mapping[str, Mapping[str, float]], way: str, part: str = "") -> float:
     """Of the geometric mean over environments."""
-    ratios = [each[key] / each["base"] for each in perplexities.values()]
+    ratios = [each[f"{way}{part}"] / each[f"base{part}"] for each in perplexities.values()]
     return math.prod(ratios) ** (1 / len(ratios)) - 1
