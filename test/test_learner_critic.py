@@ -63,6 +63,21 @@ def test_standardised_features_are_what_the_heads_see() -> None:
     torch.testing.assert_close(again(x), made(x))
 
 
+def test_heads_say_the_same_on_another_scale() -> None:
+    made, narrow = critic(), batch(50) * torch.tensor([0.01, 1.0, 0.1, 2.0, 0.0]) + 3.0
+    made.standardise(narrow, floor=0.01)
+    wide = batch(50) * torch.tensor([5.0, 1.0, 1.0, 2.0, 1.0]) - 1.0
+    before, scale = made(wide), made.scale.clone()
+    more = made.rescale(wide, floor=0.01)
+    torch.testing.assert_close(made(wide), before, rtol=1e-3, atol=1e-3)
+    fresh = critic()
+    fresh.standardise(wide, floor=0.01)
+    torch.testing.assert_close(made.scale, fresh.scale)
+    torch.testing.assert_close(made.shift, fresh.shift)
+    torch.testing.assert_close(more, (scale / fresh.scale)[:, None])
+    assert more[0] > 10, "what the narrow scale blew up"
+
+
 def test_gradients_are_those_of_finite_differences() -> None:
     made, x = critic(), batch()
     weights = torch.randn(3, 7, 2, generator=torch.Generator().manual_seed(2))

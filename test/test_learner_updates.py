@@ -470,6 +470,40 @@ def test_features_are_standardised_once_when_learning_begins(bench: Bench, tmp_p
     torch.testing.assert_close(values, learner.average.values(features))
 
 
+def test_after_demonstrations_the_scale_is_set_once_more(bench: Bench, tmp_path: Path) -> None:
+    """When the learner has own experience; what the critic says is the same before and after."""
+    shown = [transition(k, 0, k % 2, "left", source=Source.HUMAN) for k in range(40)]
+    learner = bench.learner("a", feature_floor=0.1)
+    learner.observe(shown)
+    prepare(learner)
+    learner.update()
+    first = learner.average.state()
+    learner.observe(experience(19, run="own"))
+    prepare(learner)
+    learner.update()
+    assert torch.equal(learner.average.state()["scale"], first["scale"]), "19 of its own are too few"
+    learner.observe(experience(20, run="own")[19:])
+    prepare(learner)
+    learner.save(tmp_path / "checkpoint")
+    features = torch.from_numpy(learner.replay.features(learner.replay.at(range(60), 1, 0.9).scene_id))
+    said = learner.average.values(features)
+    learner._see_to_the_scale()
+    torch.testing.assert_close(learner.average.values(features), said, rtol=1e-3, atol=1e-4)
+    variance = features.var(0, unbiased=False)
+    scale = (variance + 0.1 * variance.mean()).rsqrt()
+    learner.update()
+    for name, critic in (("critic", learner.critic), ("target", learner._target), ("average", learner.average)):
+        torch.testing.assert_close(critic.scale, scale, msg=name)
+    learner.observe(experience(40, run="later"))
+    prepare(learner)
+    learner.update()
+    torch.testing.assert_close(learner.critic.scale, scale)
+    learner.load(tmp_path / "checkpoint")
+    assert torch.equal(learner.critic.scale, first["scale"])
+    learner.update()
+    assert not torch.equal(learner.critic.scale, first["scale"]), "one that was interrupted before does it too"
+
+
 def test_a_state_that_is_taken_up_before_the_first_update_keeps_its_scale(bench: Bench, tmp_path: Path) -> None:
     learned = bench.fed(feature_floor=0.1)
     learned.update()

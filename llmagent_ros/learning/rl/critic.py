@@ -97,6 +97,30 @@ class Critic(nn.Module):
         self.shift.copy_(features.mean(0))
         self.scale.copy_((variance + floor * variance.mean()).clamp(min=1e-12).rsqrt())
 
+    @torch.no_grad()
+    def rescale(self, features: Tensor, floor: float) -> Tensor:
+        """The same where heads have learned with another scale: their first layer changes with it, so that they say of
+        each feature vector what they did.
+
+        Returns:
+            By how much more the first layer's weights count now, (features, 1).
+        """
+        shift, scale = self.shift.clone(), self.scale.clone()
+        self.standardise(features, floor)
+        first = self.net[0]
+        assert isinstance(first, _EnsembleLinear)
+        first.bias.add_((((self.shift - shift) * scale) @ first.weight)[:, None])
+        more = (scale / self.scale)[:, None]
+        first.weight.mul_(more)
+        return more
+
+    @property
+    def first_weight(self) -> nn.Parameter:
+        """Of the layer that sees the features, (heads, features, width)."""
+        first = self.net[0]
+        assert isinstance(first, _EnsembleLinear)
+        return first.weight
+
     @torch.inference_mode()
     def values(self, features: Tensor, head: int | None = None) -> Tensor:
         """Mean over the heads, or what one head says, (B, actions). head: any number from 0 on, modulo the heads."""

@@ -81,7 +81,8 @@ class Learner:
         self._good = (self.average.state(), dict(self._deployed), self.beta)
         self.updates = 0
         self.actor_updates = 0
-        self._scaled = config.feature_floor is None  # whether the critic's scale of features is fixed
+        self._scaled = config.feature_floor is None  # whether the critic's scale of features is set
+        self._rescales = False  # whether it will be once more
         self.lessons: tuple[str, ...] = ()  # such as the acting policy reads before a scene
 
     def start_from(
@@ -129,7 +130,7 @@ class Learner:
         """
         self.average.load_state(critic)
         self.model.load_adapter_state(adapter)
-        self._scaled = True  # the scale of features that the critic was learned with holds, also before a first update
+        self._scaled, self._rescales = True, False  # what the critic was learned with holds, also before a first update
         if beta is not None and self.config.target_entropy:
             self.beta = beta
         self._good = (self.average.state(), self.model.adapter_state(), self.beta)
@@ -183,9 +184,7 @@ class Learner:
         Raises:
             DivergenceError: a loss or gradient is not finite or too large; critic and adapter are as last exported.
         """
-        if not self.standardised:
-            first = self.replay.at(np.arange(min(len(self.replay), _STANDARD)), 1, self.config.gamma)
-            self.standardise(self._features(first.scene_id))
+        self._see_to_the_scale()
         stats = self._update_critic()
         self.updates += 1
         if self.config.actor_every and self.updates % self.config.actor_every == 0:
@@ -195,15 +194,44 @@ class Learner:
 
     @property
     def standardised(self) -> bool:
-        """Whether the critic's scale of features is fixed, as it is from the first update on."""
+        """Whether the critic's scale of features is set, as it is from the first update on."""
         return self._scaled
+
+    def _see_to_the_scale(self) -> None:
+        """Sets it by the first transitions, and once more where nearly all of them were shown: how it is done is little
+        of what there is to see.
+        """
+        if self._scaled and not self._rescales:
+            return
+        seen_much = len(self.replay) - self.replay.demonstrations >= self.config.warmup
+        if self._scaled and not seen_much:
+            return
+        positions = np.arange(min(len(self.replay), _STANDARD))
+        if self._scaled:  # its own are behind what was shown
+            positions = np.linspace(0, len(self.replay) - 1, len(positions)).astype(np.int64)
+        features = self._features(self.replay.at(positions, 1, self.config.gamma).scene_id)
+        if self._scaled:
+            self._rescale(features)
+        else:
+            self.standardise(features)
+        self._rescales = not seen_much
+
+    def _rescale(self, features: Tensor) -> None:
+        assert self.config.feature_floor is not None
+        for critic in (self.critic, self._target, self.average):
+            more = critic.rescale(features.to(_device(critic)), self.config.feature_floor)
+        moments = self._critic_optimiser.state[self.critic.first_weight]  # of the gradient, which shrinks as they grow
+        if moments:
+            moments["exp_avg"].div_(more)
+            moments["exp_avg_sq"].div_(more**2)
+        self._good = (self.average.state(), *self._good[1:])
 
     def standardise(self, features: Tensor) -> None:
         """Fixes the scale by features, (N, feature_size), for good: what the heads learn holds for one scale only."""
         assert self.config.feature_floor is not None
         for critic in (self.critic, self._target, self.average):
             critic.standardise(features.to(_device(critic)), self.config.feature_floor)
-        self._scaled = True
+        self._scaled, self._rescales = True, False
         self._good = (self.average.state(), *self._good[1:])  # the scale stays, also where learning goes back
 
     def _update_critic(self) -> dict[str, float]:
@@ -439,6 +467,7 @@ class Learner:
             "beta": self.beta,
             "good_beta": self._good[2],
             "scaled": self._scaled,
+            "rescales": self._rescales,
             "lessons": self.lessons,
             "random": self._rng.bit_generator.state,
             "replay": self.replay.state(),
@@ -469,6 +498,7 @@ class Learner:
             load_optimiser(part(tensors, f"{name}_optimiser"), optimiser)
         self.updates, self.actor_updates = facts["updates"], facts["actor_updates"]
         self._scaled = bool(facts.get("scaled", self.updates > 0))
+        self._rescales = bool(facts.get("rescales", False))
         self.lessons = tuple(facts.get("lessons", ()))
         self._rng.bit_generator.state = facts["random"]
         caller: dict[str, Any] = facts.get("caller", {})
