@@ -1,4 +1,4 @@
-"""How one who sees the whole room drives to its target: what each velocity would lead to, and a person at a stick."""
+"""How one who knows the room drives to its target: what each velocity would lead to, and a person at a stick."""
 
 from __future__ import annotations
 
