@@ -34,6 +34,18 @@ def test_the_first_step_and_what_holds_after_it() -> None:
     assert first_step(points, "return_mean", 501) is None and held_share(points, "return_mean", 501, 1) is None
 
 
+def test_of_an_ablation_only_how_soon_it_learns_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun: list[Any] = []
+    monkeypatch.setattr(cartpole, "our_curve", lambda *given, **more: begun.append(given) or {"curve": []})
+    for method in (cartpole.OURS, "summed scores"):
+        cartpole.measure(method, 0, cartpole.STEPS, tmp_path, print)
+    assert [given[1].steps for given in begun] == [22_000, 12_000]
+    assert [given[0].following for given in begun] == [10, 2]
+    results = Results(tmp_path / "cartpole.json", "cartpole", {}, read=cartpole.read)
+    results.add("summed scores", 0, {"curve": curve(100, 480, 500, 500)})
+    assert results.summary()[1]["summed scores"].keys() == {"steps_to_475"}
+
+
 @pytest.mark.parametrize(
     ("values", "lower", "expected"),
     [
