@@ -21,6 +21,7 @@ from llmagent_ros.cli.main import main
 from llmagent_ros.errors import ConfigError, UnknownNameError
 from llmagent_ros.experiments import runs
 from llmagent_ros.experiments.adaptation import adapt, adaptation_config
+from llmagent_ros.experiments.bench.adapt import AFTER, known_all
 from llmagent_ros.experiments.environments import EnvironmentSpec, make_environment
 from llmagent_ros.experiments.exploration import explore
 from llmagent_ros.experiments.families import is_member, load_family, shipped_families
@@ -240,6 +241,21 @@ def test_a_kill_loses_nothing_that_was_saved(few: str, tmp_path: Path) -> None:
 
 
 # --- a few episodes of a change -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("successes", "ends"),
+    [
+        ([0.9, 0.9, 0.9, 0.9], False),  # success after 5 episodes is a figure too
+        ([0.1, 0.2, 0.3, 0.4, 0.8], True),
+        ([0.1, 0.8, 0.3, 0.4, 0.4], True),  # it could once: the first time counts
+        ([0.1, 0.2, 0.3, 0.4, 0.79], False),
+        ([0.1, 0.2, 0.3, 0.4, 0.79, 0.8], True),
+    ],
+)
+def test_the_benchmark_measures_on_until_its_figures_are_known(successes: list[float], ends: bool) -> None:
+    points = [{"episodes": count, "success": each} for count, each in zip(AFTER, successes, strict=False)]
+    assert known_all(points, goal=0.8) == ends
 
 
 def test_success_is_measured_after_so_many_episodes(few: str, tmp_path: Path) -> None:

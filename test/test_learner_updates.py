@@ -486,8 +486,13 @@ def test_after_demonstrations_the_scale_is_set_once_more(bench: Bench, tmp_path:
     prepare(learner)
     learner.save(tmp_path / "checkpoint")
     features = torch.from_numpy(learner.replay.features(learner.replay.at(range(60), 1, 0.9).scene_id))
-    said = learner.average.values(features)
+    said, blown_up = learner.average.values(features), learner.critic.scale.clone()
+    moments = learner._critic_optimiser.state[learner.critic.first.weight]
+    before = {name: moments[name].clone() for name in ("exp_avg", "exp_avg_sq")}
     learner._see_to_the_scale()
+    more = (blown_up / learner.critic.scale)[:, None]
+    torch.testing.assert_close(moments["exp_avg"] * more, before["exp_avg"])
+    torch.testing.assert_close(moments["exp_avg_sq"] * more**2, before["exp_avg_sq"])
     torch.testing.assert_close(learner.average.values(features), said, rtol=1e-3, atol=1e-4)
     variance = features.var(0, unbiased=False)
     scale = (variance + 0.1 * variance.mean()).rsqrt()

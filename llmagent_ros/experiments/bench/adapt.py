@@ -84,8 +84,8 @@ def measure(method: str, seed: int, steps: int, scratch: Path, say: Say) -> dict
         if not known.exists():
             config = adaptation_config(f"{FAMILY}{SEPARATOR}{name}", str(start), seed, calibrate=method != PLAIN)
             after = AFTER if method in METHODS else LONG
-            known_all = partial(_known_all, goal=SHARE * measured["unchanged"])
-            points = adapt(config, out / "run", after, EPISODES, say, known_all)
+            ends = partial(known_all, goal=SHARE * measured["unchanged"])
+            points = adapt(config, out / "run", after, EPISODES, say, ends)
             known.write_text(json.dumps(points), encoding="utf-8")
         measured["changes"][name] = json.loads(known.read_text(encoding="utf-8"))
     if method == OURS:
@@ -93,7 +93,7 @@ def measure(method: str, seed: int, steps: int, scratch: Path, say: Say) -> dict
     return measured
 
 
-def _known_all(points: Sequence[Mapping[str, float]], goal: float) -> bool:
+def known_all(points: Sequence[Mapping[str, float]], goal: float) -> bool:
     """It could again, and success after a few episodes is known: what comes later is in no figure."""
     return points[-1]["episodes"] >= FEW and any(point["success"] >= goal for point in points)
 

@@ -107,19 +107,17 @@ class Critic(nn.Module):
         """
         shift, scale = self.shift.clone(), self.scale.clone()
         self.standardise(features, floor)
-        first = self.net[0]
-        assert isinstance(first, _EnsembleLinear)
-        first.bias.add_((((self.shift - shift) * scale) @ first.weight)[:, None])
+        self.first.bias.add_((((self.shift - shift) * scale) @ self.first.weight)[:, None])
         more = (scale / self.scale)[:, None]
-        first.weight.mul_(more)
+        self.first.weight.mul_(more)
         return more
 
     @property
-    def first_weight(self) -> nn.Parameter:
-        """Of the layer that sees the features, (heads, features, width)."""
-        first = self.net[0]
-        assert isinstance(first, _EnsembleLinear)
-        return first.weight
+    def first(self) -> _EnsembleLinear:
+        """The layer that sees the features; its weight is (heads, features, width)."""
+        layer = self.net[0]
+        assert isinstance(layer, _EnsembleLinear)
+        return layer
 
     @torch.inference_mode()
     def values(self, features: Tensor, head: int | None = None) -> Tensor:

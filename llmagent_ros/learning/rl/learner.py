@@ -220,14 +220,14 @@ class Learner:
         assert self.config.feature_floor is not None
         for critic in (self.critic, self._target, self.average):
             more = critic.rescale(features.to(_device(critic)), self.config.feature_floor)
-        moments = self._critic_optimiser.state[self.critic.first_weight]  # of the gradient, which shrinks as they grow
+        moments = self._critic_optimiser.state[self.critic.first.weight]  # of the gradient, which shrinks as they grow
         if moments:
             moments["exp_avg"].div_(more)
             moments["exp_avg_sq"].div_(more**2)
         self._good = (self.average.state(), *self._good[1:])
 
     def standardise(self, features: Tensor) -> None:
-        """Fixes the scale by features, (N, feature_size), for good: what the heads learn holds for one scale only."""
+        """Fixes the scale by features, (N, feature_size), for good: what the heads learn holds for this scale."""
         assert self.config.feature_floor is not None
         for critic in (self.critic, self._target, self.average):
             critic.standardise(features.to(_device(critic)), self.config.feature_floor)
